@@ -1,0 +1,116 @@
+"""Settings: where everything listens and lives. Read once from the environment, then passed as a value."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+HOST = "127.0.0.1"
+BROKER_PORTS = (19092, 29092, 39092)
+CONTROLLER_PORTS = (19093, 29093, 39093)
+
+
+class SettingsError(ValueError):
+    """A `DRIFTLOG_*` setting that cannot be used; the message names it and its value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Addresses, folders and sizes of one driftlog instance.
+
+    An address that is given (`*_url`, `kafka_bootstrap`) points to a server that somebody else runs;
+    one that is empty means the embedded server, whose port is `base port + port_offset`.
+    """
+
+    home: Path = Path(".driftlog")
+    port_offset: int = 0
+    kafka_bootstrap: str = ""
+    registry_url: str = ""
+    clickhouse_url: str = ""
+    redis_url: str = ""
+    qdrant_url: str = ""
+    cache: Path = Path("~/.cache/driftlog")
+    broker_heap_mb: int = 384
+    partitions: int = 4
+    """Partitions of each task topic (system topics have one: their total order is part of the design)."""
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> Settings:
+        """Read `DRIFTLOG_<FIELD>` for each field; raises SettingsError for a value of the wrong type."""
+        values: dict[str, object] = {}
+        for field in dataclasses.fields(cls):
+            name = f"DRIFTLOG_{field.name.upper()}"
+            if name not in env or env[name] == "":
+                continue
+            try:
+                values[field.name] = _parse(field.default, env[name])
+            except ValueError as error:
+                raise SettingsError(f"{name}={env[name]!r}: {error}") from error
+        settings = cls(**values)  # type: ignore[arg-type]
+        if not 0 <= settings.port_offset <= 20_000:
+            raise SettingsError(
+                f"DRIFTLOG_PORT_OFFSET={settings.port_offset}: must lie between 0 and 20000"
+            )
+        return dataclasses.replace(
+            settings,
+            home=settings.home.expanduser().absolute(),
+            cache=settings.cache.expanduser().absolute(),
+        )
+
+    def to_env(self) -> dict[str, str]:
+        """The `DRIFTLOG_*` variables that make a child process read the same settings."""
+        return {
+            f"DRIFTLOG_{field.name.upper()}": str(getattr(self, field.name))
+            for field in dataclasses.fields(self)
+        }
+
+    def port(self, base: int) -> int:
+        """The port that stands for `base` in this instance."""
+        return base + self.port_offset
+
+    @property
+    def broker_ports(self) -> tuple[int, ...]:
+        return tuple(self.port(base) for base in BROKER_PORTS)
+
+    @property
+    def bootstrap(self) -> str:
+        """Kafka `bootstrap.servers`."""
+        return self.kafka_bootstrap or ",".join(f"{HOST}:{port}" for port in self.broker_ports)
+
+    @property
+    def replication(self) -> int:
+        """Replication factor of every topic: 3, or as many as the external bootstrap list names."""
+        return min(3, len(self.bootstrap.split(",")))
+
+    @property
+    def registry(self) -> str:
+        return self.registry_url or f"http://{HOST}:{self.port(18081)}"
+
+    @property
+    def clickhouse(self) -> str:
+        return self.clickhouse_url or f"http://{HOST}:{self.port(18123)}"
+
+    @property
+    def redis(self) -> str:
+        return self.redis_url or f"redis://{HOST}:{self.port(16379)}/0"
+
+    @property
+    def rest(self) -> str:
+        return f"http://{HOST}:{self.port(18000)}"
+
+    @property
+    def artifacts(self) -> Path:
+        """Content-addressed files: models and dataset snapshots."""
+        return self.home / "artifacts"
+
+    @property
+    def logs(self) -> Path:
+        return self.home / "logs"
+
+
+def _parse(default: object, text: str) -> object:
+    if isinstance(default, int):
+        return int(text)
+    return Path(text) if isinstance(default, Path) else text

@@ -1,0 +1,29 @@
+"""Stream time per partition, and the low watermark over them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Watermark:
+    """The largest event time seen in each partition (ms)."""
+
+    times: dict[int, int] = field(default_factory=dict)
+
+    def see(self, partition: int, time: int) -> None:
+        if time > self.times.get(partition, -1):
+            self.times[partition] = time
+
+    def high(self) -> int:
+        return max(self.times.values(), default=-1)
+
+    def low(self, partitions: int, idle_ms: int) -> int:
+        """Event time that every one of `partitions` partitions has reached.
+
+        A partition that lags the furthest one by more than `idle_ms` counts as idle and holds nobody up.
+        """
+        high = self.high()
+        if high < 0:
+            return -1
+        return min(max(self.times.get(p, -1), high - idle_ms) for p in range(partitions))
