@@ -55,7 +55,8 @@ class Codec:
         topic = self._topics[event.topic]
         if topic.name not in self._writers:
             branches = {
-                schema["name"]: (index, _parse(schema)) for index, schema in enumerate(topic.schemas)
+                schema["name"]: (index, _parse(schema))
+                for index, schema in enumerate(topic.schemas)
             }
             schema_id = self._registry.schema_id(topic.subject, topic.value_schema)
             self._writers[topic.name] = (schema_id, branches)
@@ -81,7 +82,9 @@ class Codec:
     def decode(self, at: Position, value: bytes | None, recorded_ms: int = 0) -> Event:
         """Raises UndecodableEvent (poison: dead-letter it) or RegistryUnavailable (try again later)."""
         if value is None or len(value) < _HEADER.size or value[0] != 0:
-            raise UndecodableEvent("not in Confluent wire format (0x00, 4-byte schema id, Avro body)")
+            raise UndecodableEvent(
+                "not in Confluent wire format (0x00, 4-byte schema id, Avro body)"
+            )
         if len(value) > MAX_EVENT_BYTES:
             raise UndecodableEvent(f"{len(value)} bytes, more than {MAX_EVENT_BYTES}")
         schema_id = _HEADER.unpack_from(value)[1]
@@ -95,7 +98,9 @@ class Codec:
         try:
             data = fastavro.schemaless_reader(body, writer, reader)
         except Exception as error:  # fastavro raises whatever the bytes lead it to
-            raise UndecodableEvent(f"schema {schema_id}: {type(error).__name__}: {error}") from error
+            raise UndecodableEvent(
+                f"schema {schema_id}: {type(error).__name__}: {error}"
+            ) from error
         if body.tell() != len(value):
             raise UndecodableEvent(f"{len(value) - body.tell()} bytes after the end of the event")
         if not isinstance(data, dict) or "event_id" not in data or "event_time" not in data:
@@ -116,7 +121,7 @@ class Codec:
 
 
 def check_finite(data: Mapping[str, Any], path: str = "") -> None:
-    """Raises InvalidEvent for a NaN or an infinity anywhere in `data`: JSON has neither, averages hate both."""
+    """Raises InvalidEvent for a NaN or an infinity anywhere in `data`."""
     for name, value in data.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise InvalidEvent(f"{path}{name}: {value} is not a finite number")

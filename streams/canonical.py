@@ -27,7 +27,7 @@ def fingerprint(state: object) -> str:
     return digest.hexdigest()
 
 
-def encode(value: Any, write: Callable[[bytes], Any]) -> None:
+def encode(value: Any, write: Callable[[bytes], Any]) -> None:  # noqa: PLR0912 - a case a type
     """Write the canonical encoding of `value`, piece by piece."""
     if value is None:
         write(b"N")

@@ -111,9 +111,9 @@ class FeatureState:
         """What the online store holds under `key`."""
         if key.startswith("rate|"):
             buckets = self.rates.get(key)
-            return buckets and [[start, *buckets[start]] for start in sorted(buckets)] or None
+            return [[start, *buckets[start]] for start in sorted(buckets)] if buckets else None
         seen = self.seen.get(key)
-        return seen and [[at, values] for at, _, values in seen] or None
+        return [[at, values] for at, _, values in seen] if seen else None
 
     def keys(self) -> list[str]:
         return [*self.rates, *self.seen]

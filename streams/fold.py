@@ -19,7 +19,8 @@ class Fold(Protocol):
     """Pure: no clock, no randomness, no I/O; the state belongs to the runner, `apply` may change it in place.
 
     `apply` must not care in which order events of *different* partitions come: order is only kept
-    within a partition. Repeats never reach it (see `Projector`).
+    within a partition (runners read partitions side by side, see `streams.merge`, so none runs days
+    ahead of another). Repeats never reach it (see `Projector`).
     """
 
     @property

@@ -153,7 +153,7 @@ class Observation:
 
 Moment = Ask | Truth | Observation
 Source = Callable[[], Iterator[Moment]]
-"""Yields moments in event-time order; ids must be the same on every call, so that a restart repeats itself."""
+"""Yields moments in event-time order, with the same ids on every call: a restart repeats itself."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,317 @@
+"""Lets read-only SQL over the history through, and nothing else (pure).
+
+Three layers, each enough for most attacks: every call in the token stream must be on a list of functions
+(ClickHouse also takes function names as arguments: `arrayMap(file, ...)`); sqlglot's tree must be one SELECT
+over known tables; and the engine itself runs it with `readonly = 1` under limits. Whatever cannot be parsed
+is refused. `INTO OUTFILE` and scalar `file()` must be caught here: the engine's `readonly` allows both.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import sqlglot
+from sqlglot import exp
+from sqlglot.errors import SqlglotError
+
+from consumers.sql_functions import AGGREGATES, SCALARS
+from consumers.sql_tokens import RefusedQuery, Token, text, tokens
+
+__all__ = ["LIMITS", "RefusedQuery", "SafeQuery", "check", "safe_settings"]
+
+DATABASE = "driftlog"
+MAX_NUMBERS = 10_000_000
+
+LIMITS = {
+    "max_execution_time": 60,
+    "max_memory_usage": 2_000_000_000,
+    "max_result_rows": 5_000_000,
+    "max_result_bytes": 1_000_000_000,
+    "max_threads": 2,
+}
+"""What one query may use; a query can lower these, not lift them."""
+
+FORMATS = frozenset(
+    """
+    Arrow ArrowStream CSV CSVWithNames CSVWithNamesAndTypes JSON JSONColumns JSONColumnsWithMetadata
+    JSONCompact JSONCompactColumns JSONCompactEachRow JSONCompactEachRowWithNames
+    JSONCompactEachRowWithNamesAndTypes JSONCompactStrings JSONEachRow JSONLines JSONObjectEachRow
+    JSONStrings JSONStringsEachRow Markdown NDJSON Native Null ORC Parquet Pretty PrettyCompact
+    PrettyCompactMonoBlock PrettyCompactNoEscapes PrettyNoEscapes PrettySpace RowBinary
+    RowBinaryWithNames RowBinaryWithNamesAndTypes TSV TSVRaw TSVWithNames TSVWithNamesAndTypes
+    TabSeparated TabSeparatedRaw TabSeparatedRawWithNames TabSeparatedWithNames
+    TabSeparatedWithNamesAndTypes TSKV Values Vertical XML
+    """.split()
+)
+SYSTEM_TABLES = {
+    "system": frozenset(
+        "one tables columns databases functions settings parts formats data_type_families"
+        " time_zones contributors licenses aggregate_function_combinators table_functions"
+        " build_options keywords".split()
+    ),
+    "information_schema": frozenset("tables columns schemata views key_column_usage".split()),
+}
+_FOREIGN = frozenset(["default", "_temporary_and_external_tables", *SYSTEM_TABLES])
+TABLE_FUNCTIONS = frozenset(["numbers", "generate_series", "generateseries"])
+
+_BEFORE_BRACKET = frozenset(
+    """
+    all and any array anti as asc asof between by case columns cross cube desc distinct else end escape
+    except exists filter final from full having ilike in inner intersect interval interpolate into_ is join
+    left like limit not nulls offset on or order outer over partition prewhere qualify regexp replace right
+    rollup select semi sets settings_ then to union using when where window with
+    decimal decimal32 decimal64 decimal128 decimal256 nullable lowcardinality fixedstring datetime
+    datetime64 time64 enum enum8 enum16 nested variant
+    """.split()
+)
+_NEVER = frozenset("apply infile into outfile parallel settings format".split())
+_UNSAFE = re.compile(
+    r"file|sleep\w*|dictget\w*|dicthas|dictisin|joinget\w*|ai[a-z]+|filesystem\w+|getsetting\w*|getmacro"
+    r"|getserver\w+|getmergetreesetting|getclienthttpheader|showcertificate|logtrace|fuzzquery"
+    r"|evalmlmethod|naivebayes\w+|throwif|hascolumnintable|addressto\w+|demangle|serveruuid|formatrow\w*"
+    r"|generateserialid|initializeaggregation|globalvariable|structureto\w+|_cast|__\w+",
+)
+_COMBINATORS = re.compile(
+    r"(if|array|map|distinct|ordefault|ornull|state|simplestate|merge|mergestate|foreach|resample|argmin"
+    r"|argmax|null)$"
+)
+_SETTINGS = re.compile(
+    r"max_threads|max_execution_time|max_memory_usage|max_result_rows|max_result_bytes|max_rows_to_read"
+    r"|max_bytes_to_read|max_block_size|result_overflow_mode|join_use_nulls|join_algorithm|final"
+    r"|group_by_use_nulls|extremes|any_join_distinct_right_table_keys|aggregate_functions_null_for_empty"
+    r"|prefer_column_name_to_alias|cast_keep_nullable|transform_null_in|date_time_output_format"
+    r"|date_time_input_format|session_timezone|format_csv_delimiter|limit|offset"
+    r"|optimize_[a-z_]+|cast_string_to_dynamic_use_inference"
+    r"|output_format_(json|csv|tsv|parquet|arrow|pretty|native|orc|values|decimal|write)[a-z0-9_]*"
+)
+_PLACE = r'(?:TABLE )?(?:(?:"driftlog"|`driftlog`|driftlog)\.)?(?:[A-Za-z_]\w*|"\w+"|`\w+`)'
+_SYSTEM = "|".join(sorted(SYSTEM_TABLES["system"]))
+_PLAIN = re.compile(
+    rf"(?:SHOW TABLES(?: (?:FROM|IN) (?:driftlog|system|default))?(?: (?:NOT )?I?LIKE '[^'\\]*')?(?: LIMIT \d+)?"
+    rf"|SHOW DATABASES"
+    rf"|SHOW (?:FULL )?COLUMNS (?:FROM|IN) {_PLACE}(?: (?:FROM|IN) driftlog)?"
+    rf"|SHOW CREATE {_PLACE}"
+    rf"|EXISTS {_PLACE}"
+    rf"|DESC(?:RIBE)? (?:{_PLACE}|(?:TABLE )?system\.(?:{_SYSTEM})))",
+    re.IGNORECASE,
+)
+_EXPLAIN = re.compile(
+    r"EXPLAIN(?: (?:AST|SYNTAX|QUERY TREE|PLAN|PIPELINE|ESTIMATE))?"
+    r"(?: [a-z_]+ ?= ?[01](?: ?, ?[a-z_]+ ?= ?[01])*)? (?=SELECT\b|WITH\b)",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SafeQuery:
+    """A query that may run: its text without FORMAT and SETTINGS, which stand beside it."""
+
+    sql: str
+    format: str = ""
+    settings: dict[str, str] = field(default_factory=dict)
+
+
+def check(sql: str) -> SafeQuery:
+    """Raises RefusedQuery unless `sql` is one statement that only reads the history."""
+    parts = tokens(sql)
+    while parts and parts[-1].text == ";":
+        parts.pop()
+    if not parts:
+        raise RefusedQuery("the query is empty")
+    if any(part.text == ";" for part in parts):
+        raise RefusedQuery("more than one statement: send them one by one")
+    parts, format_, settings = _peel(parts)
+    statement = text(parts)
+    if _PLAIN.fullmatch(" ".join(statement.split())):
+        return SafeQuery(statement, format_, settings)
+    explain = _EXPLAIN.match(statement)
+    if explain:
+        _check_select(tokens(statement[explain.end() :]))
+    else:
+        _check_select(parts)
+    return SafeQuery(statement, format_, settings)
+
+
+def safe_settings(settings: dict[str, str]) -> dict[str, str]:
+    """Those of `settings` that a query may set, limits lowered to ours; raises RefusedQuery for bad values."""
+    kept = {}
+    for name, value in settings.items():
+        if not _SETTINGS.fullmatch(name):
+            continue
+        if not re.fullmatch(r"[\w ./:,+\-]{0,100}", value):
+            raise RefusedQuery(f"setting {name}: the value {value!r} is not accepted")
+        if name in LIMITS:
+            if not value.isdecimal():
+                raise RefusedQuery(f"setting {name}: {value!r} is not a whole number")
+            value = str(min(int(value) or LIMITS[name], LIMITS[name]))
+        kept[name] = value
+    return kept
+
+
+def _peel(parts: list[Token]) -> tuple[list[Token], str, dict[str, str]]:
+    """Split off `SETTINGS ...` and `FORMAT ...` at the end, in either order."""
+    format_, settings = "", {}
+    for _ in range(2):
+        if len(parts) > 2 and parts[-2].name == "format" and parts[-2].kind == parts[-1].kind == "word":
+            if format_:
+                raise RefusedQuery("two FORMAT clauses")
+            format_, parts = parts[-1].text, parts[:-2]
+            known = {name.lower(): name for name in FORMATS}
+            if format_.lower() not in known:
+                raise RefusedQuery(f"FORMAT {format_} is not offered; there are {', '.join(sorted(FORMATS))}")
+            format_ = known[format_.lower()]
+        start = next((i for i in range(len(parts) - 1, 0, -1) if _is_settings(parts, i)), 0)
+        if start and not settings:
+            settings, parts = _read_settings(parts[start + 1 :]), parts[:start]
+    return parts, format_, settings
+
+
+def _is_settings(parts: list[Token], index: int) -> bool:
+    return (
+        parts[index].kind == "word"
+        and parts[index].name == "settings"
+        and parts[index - 1].text != "."
+        and not any(part.text in "()" for part in parts[index:])
+    )
+
+
+def _read_settings(parts: list[Token]) -> dict[str, str]:
+    settings = {}
+    for index in range(0, len(parts), 4):
+        clause = parts[index : index + 3]
+        if [part.kind for part in clause[:2]] != ["word", "sign"] or clause[1].text != "=" or len(clause) < 3:
+            raise RefusedQuery("SETTINGS must be name = value, ...")
+        if index + 3 < len(parts) and parts[index + 3].text != ",":
+            raise RefusedQuery("SETTINGS must be name = value, ...")
+        name, value = clause[0].text, clause[2].text
+        if not _SETTINGS.fullmatch(name):
+            raise RefusedQuery(f"SETTINGS {name} may not be changed here")
+        settings[name] = value[1:-1] if clause[2].kind == "string" else value
+    return safe_settings(settings)
+
+
+def _check_select(parts: list[Token]) -> None:
+    if not parts or parts[0].name not in ("select", "with") and parts[0].text != "(":
+        raise RefusedQuery(f"{parts[0].text if parts else 'this'}: only SELECT, WITH, SHOW, DESCRIBE,"
+                           " EXISTS and EXPLAIN SELECT are accepted")  # fmt: skip
+    _check_tokens(parts)
+    try:
+        trees = sqlglot.parse(text(parts), read="clickhouse")
+    except (SqlglotError, RecursionError, ValueError, IndexError, AttributeError, TypeError) as error:
+        first = " ".join(str(error).split())[:200]
+        raise RefusedQuery(f"the query cannot be parsed: {first}") from error
+    if len(trees) != 1 or not isinstance(trees[0], (exp.Select, exp.SetOperation, exp.Subquery)):
+        raise RefusedQuery("only one SELECT is accepted")
+    for node in trees[0].walk():
+        _check_node(node)
+
+
+def _check_tokens(parts: list[Token]) -> None:
+    for index, part in enumerate(parts):
+        before = parts[index - 1].text if index else ""
+        after = parts[index + 1].text if index + 1 < len(parts) else ""
+        if part.text == "{" and parts[index + 2 : index + 3] and parts[index + 2].text == ":":
+            if parts[index + 3].name == "identifier":
+                raise RefusedQuery("a parameter of type Identifier is not accepted")
+        if part.kind == "number" and after == "(":
+            raise RefusedQuery(f"{part.text}( is not a call")
+        if not part.name:
+            continue
+        if part.name in _FOREIGN and after == "." and before != ".":
+            _check_system(part.name, parts[index + 2].name if index + 2 < len(parts) else "")
+        if part.kind == "name" and part.name.partition(".")[0] in _FOREIGN and "." in part.name:
+            raise RefusedQuery(f"the name {part.text} is not accepted")
+        if before == "." and after != "(":
+            continue
+        if after == "(":
+            _check_call(part, parts[index + 2 :], before)
+        elif part.kind == "word" and part.name in _NEVER:
+            raise RefusedQuery(f"{part.text.upper()} is not accepted here")
+        elif _UNSAFE.fullmatch(part.name):
+            raise RefusedQuery(f"{part.text} is the name of a function that is not allowed")
+
+
+def _check_call(function: Token, arguments: list[Token], before: str) -> None:
+    name = function.name
+    if before == ".":
+        raise RefusedQuery(f"{function.text}(...) after a dot is not a function that is allowed")
+    if function.kind == "word" and name in _BEFORE_BRACKET:
+        return
+    if name in TABLE_FUNCTIONS:
+        return  # only in FROM and with bounded arguments: the tree decides
+    if name not in SCALARS and not _is_aggregate(name):
+        raise RefusedQuery(f"function {function.text} is not allowed")
+    if name.startswith(("array", "map")):
+        inner = list(_without_brackets(arguments))
+        if len(inner) > 1 and inner[0].name and inner[1].text == ",":
+            if name not in _TAKES_COLUMNS:
+                raise RefusedQuery(
+                    f"{function.text}({inner[0].text}, ...): write a lambda (x -> ...) as the first argument"
+                )
+
+
+_TAKES_COLUMNS = frozenset(
+    """
+    arrayconcat arrayelement arrayelementornull arrayzip arrayzipunaligned arrayintersect arrayunion
+    arrayexcept arrayresize arrayslice arraypushback arraypushfront arrayrotateleft arrayrotateright
+    arrayshiftleft arrayshiftright arrayshingles arraystringconcat array_to_string array_remove arrayremove
+    arraywithconstant arraydotproduct arrayrocauc arrayauc arrayaucpr arrayprauc arrayjaccardindex
+    arraylevenshteindistance arraysymmetricdifference arrayenumeratedense arrayenumerateuniq arrayuniq
+    arrayflattenedlength arrayrandomsample arrayautocorrelation arraynormalizedgini arraysimilarity array map
+    mapadd mapsubtract mapconcat mapcontains mapcontainskey mapcontainsvalue mapcontainskeylike
+    mapcontainsvaluelike mapextractkeylike mapextractvaluelike mapfromarrays mappopulateseries mapupdate
+    """.split()
+)
+
+
+def _without_brackets(parts: list[Token]) -> Iterator[Token]:
+    """The tokens with brackets left out, so that `((file))` reads like `file`."""
+    return (part for part in parts if part.text not in "()")
+
+
+def _is_aggregate(name: str) -> bool:
+    while name not in AGGREGATES:
+        match = _COMBINATORS.search(name)
+        if match is None or match.start() == 0:
+            return False
+        name = name[: match.start()]
+    return True
+
+
+def _check_system(database: str, table: str) -> None:
+    if table not in SYSTEM_TABLES.get(database, ()):
+        raise RefusedQuery(f"{database}.{table or '...'} may not be read; the tables are those of {DATABASE}")
+
+
+def _check_node(node: exp.Expression) -> None:
+    if isinstance(node, (exp.DDL, exp.DML, exp.Command, exp.Into, exp.Create, exp.Drop, exp.Alter, exp.Set)):
+        raise RefusedQuery(f"{type(node).__name__.upper()} is not accepted: the history is read only")
+    if isinstance(node, exp.Table):
+        _check_table(node)
+    if isinstance(node, exp.In) and isinstance(node.args.get("field"), exp.Column):
+        column = node.args["field"]
+        _check_place(column.table, column.name, column.db)
+
+
+def _check_table(table: exp.Table) -> None:
+    if isinstance(table.this, exp.Identifier):
+        _check_place(table.db, table.name, table.catalog)
+        return
+    name = table.this.name if isinstance(table.this, exp.Anonymous) else table.this.key
+    arguments = list(table.this.args.get("expressions") or table.this.iter_expressions())
+    if name.lower() not in TABLE_FUNCTIONS:
+        raise RefusedQuery(f"table function {name or table.this.sql()} is not allowed")
+    for argument in arguments:
+        if not (isinstance(argument, exp.Literal) and argument.is_int and int(argument.this) <= MAX_NUMBERS):
+            raise RefusedQuery(f"{name}: only whole numbers up to {MAX_NUMBERS} are accepted")
+
+
+def _check_place(database: str, table: str, catalog: str) -> None:
+    if catalog:
+        raise RefusedQuery(f"{catalog}.{database}.{table}: a name has at most two parts")
+    if database.lower() in SYSTEM_TABLES:
+        _check_system(database.lower(), table.lower())
+    elif database not in ("", DATABASE):
+        raise RefusedQuery(f"database {database} may not be read; the tables are those of {DATABASE}")

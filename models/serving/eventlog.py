@@ -1,0 +1,272 @@
+"""Appending events from an asyncio service: what `append` returned from is in the log for good.
+
+Each partition has one writer, which sends everything that waits for it as one batch and holds on to the
+batch until it is acknowledged: under load, batches grow by themselves. A request that gives up (deadline,
+disconnected caller) only stops waiting; what others wait for goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import zlib
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import structlog
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+
+from schemas.codec import Codec
+from schemas.event import Event
+from streams.log import LogUnavailable, record_headers
+
+logger = structlog.get_logger()
+
+BATCH_BYTES = 512 * 1024
+BATCH_RECORDS = 2_000
+MAX_WAITING = 50_000
+"""Records in memory that are not acknowledged: beyond it, requests are refused at once."""
+SILENCE_S = 10.0
+"""A batch without an answer for so long gets a new producer: the old one may be beyond repair."""
+RETRY_S = 0.1
+
+
+class EventLog(Protocol):
+    """Where serving writes."""
+
+    @property
+    def connected(self) -> bool: ...
+
+    async def append(self, events: Sequence[Event], timeout_s: float) -> None:
+        """Returns when every event is acknowledged; raises LogUnavailable (then any of them may be)."""
+
+
+@dataclass(slots=True)
+class _Group:
+    """The events of one append."""
+
+    missing: int
+    done: asyncio.Future[None]
+
+
+@dataclass(slots=True)
+class _Record:
+    group: _Group
+    key: bytes
+    value: bytes
+    headers: list[tuple[str, bytes]]
+    recorded_ms: int
+
+
+@dataclass(slots=True)
+class _Lane:
+    """One partition: what waits for it."""
+
+    topic: str
+    partition: int
+    waiting: deque[_Record] = field(default_factory=deque)
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    writer: asyncio.Task[None] | None = None
+
+
+class KafkaLog:
+    """An EventLog over aiokafka: acks=all, idempotent, re-sent (same ids) until acknowledged."""
+
+    def __init__(self, bootstrap: str, codec: Codec, silence_s: float = SILENCE_S) -> None:
+        self._bootstrap = bootstrap
+        self._codec = codec
+        self._silence_s = silence_s
+        self._producer: AIOKafkaProducer | None = None
+        self._lock = asyncio.Lock()
+        self._lanes: dict[tuple[str, int], _Lane] = {}
+        self._partitions: dict[str, int] = {}
+        self._waiting = 0
+        self._discarding: set[asyncio.Task[None]] = set()
+        self.replaced = 0
+        """Producers given up so far."""
+
+    @property
+    def connected(self) -> bool:
+        return self._producer is not None
+
+    async def connect(self) -> None:
+        """Raises KafkaError if no broker answers."""
+        async with self._lock:
+            self._producer = self._producer or await self._start_producer()
+
+    async def append(self, events: Sequence[Event], timeout_s: float) -> None:
+        """See EventLog; raises InvalidEvent, too (then nothing was sent)."""
+        if not events:
+            return
+        if self._waiting + len(events) > MAX_WAITING:
+            raise LogUnavailable(f"{self._waiting} events wait for the log already")
+        encoded = [(e, self._codec.key(e), self._codec.encode(e), record_headers(e)) for e in events]
+        group = _Group(len(encoded), asyncio.get_running_loop().create_future())
+        now_ms = int(time.time() * 1000)
+        try:
+            async with asyncio.timeout(timeout_s):
+                for topic in {event.topic for event in events}:
+                    await self._know(topic)
+                for event, key, value, headers in encoded:
+                    self._enqueue(event.topic, _Record(group, key, value, headers, now_ms))
+                await group.done
+        except TimeoutError:
+            message = f"{group.missing} of {len(events)} events not acknowledged in {timeout_s:.0f} s"
+            raise LogUnavailable(message) from None
+        finally:
+            group.done.cancel()  # a writer skips what nobody waits for and was never sent
+
+    async def close(self, timeout_s: float = 3.0) -> None:
+        """Flush what waits, then stop."""
+        deadline = time.monotonic() + timeout_s
+        while self._waiting and time.monotonic() < deadline:
+            await asyncio.sleep(0.02)
+        writers = [lane.writer for lane in self._lanes.values() if lane.writer]
+        for writer in writers:
+            writer.cancel()
+        await asyncio.gather(*writers, return_exceptions=True)
+        if self._producer is not None:
+            self._discard(self._producer)
+            self._producer = None
+        if self._discarding:
+            await asyncio.wait(self._discarding, timeout=2)
+
+    async def _know(self, topic: str) -> None:
+        """Learn the partition count of `topic`."""
+        while topic not in self._partitions:
+            producer = await self._connected()
+            try:
+                self._partitions[topic] = len(await producer.partitions_for(topic))
+            except KafkaError:
+                await asyncio.sleep(RETRY_S)
+
+    def _enqueue(self, topic: str, record: _Record) -> None:
+        # The partition that librdkafka's default partitioner takes, so that all writers agree.
+        partition = zlib.crc32(record.key) % self._partitions[topic]
+        lane = self._lanes.get((topic, partition))
+        if lane is None:
+            lane = self._lanes[topic, partition] = _Lane(topic, partition)
+            lane.writer = asyncio.create_task(self._write(lane))
+        lane.waiting.append(record)
+        lane.wake.set()
+        self._waiting += 1
+
+    async def _write(self, lane: _Lane) -> None:
+        while True:
+            await lane.wake.wait()
+            lane.wake.clear()
+            while lane.waiting:
+                batch = self._take(lane)
+                await self._deliver(lane, batch)
+                self._waiting -= len(batch)
+                for record in batch:
+                    record.group.missing -= 1
+                    if not record.group.missing and not record.group.done.done():
+                        record.group.done.set_result(None)
+
+    def _take(self, lane: _Lane) -> list[_Record]:
+        batch: list[_Record] = []
+        size = 0
+        while lane.waiting and len(batch) < BATCH_RECORDS and size < BATCH_BYTES // 2:
+            record = lane.waiting.popleft()
+            if record.group.done.cancelled():
+                self._waiting -= 1
+                continue
+            batch.append(record)
+            size += len(record.value) + 600  # key and headers
+        return batch
+
+    async def _deliver(self, lane: _Lane, batch: list[_Record]) -> None:
+        """Send until acknowledged. After a fatal error or long silence the next try has a new producer."""
+        while batch:
+            producer = await self._connected()
+            try:
+                async with asyncio.timeout(self._silence_s):
+                    await self._send(producer, lane, batch)
+                    return
+            except TimeoutError:
+                why = f"no answer for {self._silence_s:.0f} s"
+            except Exception as error:  # whatever it is, the lane must live on
+                why = repr(error)
+            logger.warning(
+                "producer replaced", topic=lane.topic, partition=lane.partition, reason=why
+            )
+            await self._replace(producer)
+            await asyncio.sleep(RETRY_S)
+            batch = [record for record in batch if not record.group.done.cancelled()]
+
+    async def _send(self, producer: AIOKafkaProducer, lane: _Lane, batch: list[_Record]) -> None:
+        """Raises KafkaError. More than one Kafka batch only if the records are large."""
+        rest = deque(batch)
+        while rest:
+            builder = producer.create_batch()
+            while rest:
+                record = rest[0]
+                appended = builder.append(
+                    timestamp=record.recorded_ms,
+                    key=record.key,
+                    value=record.value,
+                    headers=record.headers,
+                )
+                if appended is None:
+                    break
+                rest.popleft()
+            await (await producer.send_batch(builder, lane.topic, partition=lane.partition))
+
+    async def _connected(self) -> AIOKafkaProducer:
+        """The producer; connects, however long it takes, if there is none."""
+        while True:
+            async with self._lock:
+                if self._producer is not None:
+                    return self._producer
+                try:
+                    self._producer = await self._start_producer()
+                except (KafkaError, OSError, TimeoutError) as error:
+                    logger.warning("log unreachable", reason=str(error) or "timeout")
+            await asyncio.sleep(RETRY_S)
+
+    async def _start_producer(self) -> AIOKafkaProducer:
+        producer = AIOKafkaProducer(
+            bootstrap_servers=self._bootstrap,
+            acks="all",
+            enable_idempotence=True,
+            linger_ms=0,  # the lanes have gathered what there is
+            max_batch_size=BATCH_BYTES,
+            request_timeout_ms=3_000,
+            metadata_max_age_ms=2_000,
+            retry_backoff_ms=50,
+        )
+        try:
+            async with asyncio.timeout(10):
+                await producer.start()
+        except BaseException:
+            self._discard(producer)
+            raise
+        return producer
+
+    async def _replace(self, broken: AIOKafkaProducer) -> None:
+        async with self._lock:
+            if self._producer is broken:
+                self._producer = None
+                self.replaced += 1
+                self._discard(broken)
+
+    def _discard(self, producer: AIOKafkaProducer) -> None:
+        task = asyncio.create_task(_abandon(producer))
+        self._discarding.add(task)
+        task.add_done_callback(self._discarding.discard)
+
+
+async def _abandon(producer: AIOKafkaProducer) -> None:
+    """Stop a producer without waiting for batches that it may never deliver."""
+    sender: Any = producer._sender.sender_task  # it has no abort(): `stop` waits for a flush
+    if sender is not None:
+        sender.cancel()
+    try:
+        async with asyncio.timeout(1):
+            await producer.stop()
+    except (TimeoutError, KafkaError, OSError, asyncio.CancelledError):
+        await producer.client.close()

@@ -1,0 +1,141 @@
+"""What OpenAPI says about bodies that are read by hand (they are checked per task, not per type)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from models.serving.instances import MAX_INSTANCES, MAX_LABELS
+from streams.task import Category, Task
+
+
+class PredictionOut(BaseModel):
+    """One answer; `event_id` is what its label refers to."""
+
+    event_id: str = Field(examples=["7b0f6a52-5a0e-4f43-9d38-0d1f0c0f9a11"])
+    score: float = Field(examples=[0.31], description="Probability of the positive class.")
+    label: int = Field(examples=[0], description="1 if the score reached the task's threshold.")
+
+
+class PredictOut(BaseModel):
+    """All answers of a request come from one model version, and are in the log."""
+
+    model_version: str = Field(examples=["flights-3"])
+    predictions: list[PredictionOut]
+
+
+class LabelsOut(BaseModel):
+    """How many labels are in the log, and their ids."""
+
+    accepted: int = Field(examples=[1])
+    event_ids: list[str]
+
+
+class ModelOut(BaseModel):
+    """The champion of a task: since when (event time, ms) and why."""
+
+    task: str = Field(examples=["flights"])
+    model_version: str | None = Field(examples=["flights-3"])
+    since: int | None = Field(examples=[1372636800000])
+    reason: str | None = Field(examples=["all gates passed"])
+
+
+class ModelsOut(BaseModel):
+    models: list[ModelOut]
+
+
+class ErrorOut(BaseModel):
+    loc: str = Field(examples=["instances[3].distance"])
+    message: str = Field(examples=["must be a number, not text"])
+
+
+class ProblemOut(BaseModel):
+    """RFC 9457 problem details."""
+
+    type: str = "about:blank"
+    title: str = Field(examples=["Unprocessable Content"])
+    status: int = Field(examples=[422])
+    detail: str
+    instance: str = Field(examples=["/v1/tasks/flights/predict"])
+    errors: list[ErrorOut] | None = None
+
+
+_MEANINGS = {
+    404: "No such task; the known ones are named.",
+    413: "The body is larger than 1 MiB.",
+    422: "The body is refused; `errors` says where and why. Nothing of it was accepted.",
+    503: "No model yet, or the log did not acknowledge in time: send the same event_ids again.",
+}
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {
+        "description": meaning,
+        "content": {
+            "application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemOut"}}
+        },
+    }
+    for status, meaning in _MEANINGS.items()
+}
+
+_ENVELOPE: dict[str, Any] = {
+    "event_id": {
+        "type": "string",
+        "maxLength": 100,
+        "description": "Identity of the fact; a retry with the same id adds nothing.",
+    },
+    "event_time": {
+        "oneOf": [{"type": "integer"}, {"type": "string", "format": "date-time"}],
+        "description": "When it happened: ms since the epoch or ISO 8601; now if absent.",
+    },
+}
+
+
+def predict_body(tasks: Sequence[Task]) -> dict[str, Any]:
+    """`openapi_extra` of predict: one example per task."""
+    schema = {
+        "type": "object",
+        "required": ["instances"],
+        "properties": {
+            "instances": {
+                "type": "array",
+                "minItems": 1,
+                "maxItems": MAX_INSTANCES,
+                "items": {"type": "object", "properties": _ENVELOPE, "additionalProperties": True},
+            }
+        },
+    }
+    examples = {task.name: {"value": {"instances": [_example(task)]}} for task in tasks}
+    return _body(schema, examples)
+
+
+def labels_body() -> dict[str, Any]:
+    """`openapi_extra` of labels."""
+    item = {
+        "type": "object",
+        "required": ["prediction_id", "label"],
+        "additionalProperties": False,
+        "properties": {
+            "prediction_id": {"type": "string", "maxLength": 100},
+            "label": {"type": "integer", "enum": [0, 1]},
+            **_ENVELOPE,
+        },
+    }
+    schema = {
+        "type": "object",
+        "required": ["labels"],
+        "additionalProperties": False,
+        "properties": {"labels": {"type": "array", "maxItems": MAX_LABELS, "items": item}},
+    }
+    known = {"prediction_id": "7b0f6a52-5a0e-4f43-9d38-0d1f0c0f9a11", "label": 1}
+    return _body(schema, {"one label": {"value": {"labels": [known]}}})
+
+
+def _example(task: Task) -> dict[str, Any]:
+    given = {f.name: isinstance(f, Category) for f in task.features if f.name in task.given}
+    return {name: "A" if is_text else 1.0 for name, is_text in given.items()}
+
+
+def _body(schema: dict[str, Any], examples: dict[str, Any]) -> dict[str, Any]:
+    content = {"application/json": {"schema": schema, "examples": examples}}
+    return {"requestBody": {"required": True, "content": content}}

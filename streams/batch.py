@@ -1,0 +1,111 @@
+"""The batch runner: polls batches, reacts event by event, writes answers, then commits.
+
+Crash anywhere and the same events are read again from the last commit: the answers get the same ids, and
+whoever reads them drops the repeats.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from schemas.codec import Codec
+from schemas.event import Event
+from streams import log
+from streams.fold import Fold, Projector
+from streams.merge import Merger
+from streams.recovery import recover, state_hashes
+
+logger = structlog.get_logger()
+HASH_SECONDS = 5.0
+
+
+def run(
+    bootstrap: str,
+    codec: Codec,
+    group: str,
+    folds: Sequence[Fold],
+    stop: threading.Event,
+    flush: Callable[[Projector], None] = lambda _: None,
+    on_batch: Callable[[int, Projector], None] = lambda count, projector: None,
+) -> None:
+    """Run until `stop` is set. `flush(projector)` writes derived stores before each commit.
+
+    Raises LogUnavailable when brokers stay away; the supervisor starts it again.
+    """
+    projector = recover(bootstrap, codec, group, folds)
+    flush(projector)
+    writer = log.LogWriter(bootstrap, codec)
+    consumer = log.make_consumer(bootstrap, group)
+    merger = Merger()
+    try:
+        partitions = log.partitions_of(consumer, projector.topics)
+        consumer.assign([TopicPartition(*key, projector.offsets.get(key, 0)) for key in partitions])
+        for key in partitions:
+            merger.open(key)
+        hashed_at, hashed_events = 0.0, -1
+        while not stop.is_set():
+            _poll(consumer, codec, merger)
+            answers: list[Event] = []
+            count = 0
+            for event in merger.pop():
+                answers += projector.react(event)
+                count += 1
+            if count:
+                if answers:
+                    _append(writer, answers, stop)
+                flush(projector)
+                _commit(consumer, projector)
+                on_batch(count, projector)
+            now = time.monotonic()
+            if (
+                now - hashed_at > HASH_SECONDS
+                and projector.events != hashed_events
+                and not len(merger)
+            ):
+                _append(writer, state_hashes(projector), stop)
+                hashed_at, hashed_events = now, projector.events
+        _append(writer, state_hashes(projector), threading.Event())
+    finally:
+        consumer.close()
+
+
+def _poll(consumer: Consumer, codec: Codec, merger: Merger) -> None:
+    for message in consumer.consume(1_000, timeout=0.1):
+        key = str(message.topic()), message.partition() or 0
+        error = message.error()
+        if error is None:
+            merger.open(key)
+            item = log.decode(codec, message)
+            if isinstance(item, Event):
+                merger.push(item)
+            else:  # the history consumer owns the dead-letter topic
+                logger.warning("undecodable record skipped", at=str(item.at), why=str(item.error))
+        elif error.code() == KafkaError._PARTITION_EOF:
+            merger.close(key)
+        elif error.fatal():
+            raise log.LogUnavailable(error.str())
+
+
+def _append(writer: log.LogWriter, events: Sequence[Event], stop: threading.Event) -> None:
+    """Until the log has them: what was reacted to must be said, or nothing is committed."""
+    while True:
+        try:
+            writer.append(events)
+            return
+        except log.LogUnavailable as error:
+            logger.warning("append not acknowledged, trying again", error=str(error))
+            if stop.is_set():
+                raise
+
+
+def _commit(consumer: Consumer, projector: Projector) -> None:
+    offsets = [TopicPartition(*key, offset) for key, offset in projector.offsets.items()]
+    try:
+        consumer.commit(offsets=offsets, asynchronous=True)
+    except KafkaException as error:  # the next commit says the same and more
+        logger.warning("commit failed", error=error.args[0].str())

@@ -1,0 +1,129 @@
+"""The Faust runner: the control plane's processors, where rates are low and decisions are made.
+
+One processor per topic hands each record to the same pure reactors that replay runs; what they answer is
+acknowledged by the log before the record counts as done (at least once; ids derived from causes do the
+rest). Windows are closed by the folds on event time, never by Faust's clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import faust
+import structlog
+from faust.types import StreamT
+
+from schemas.codec import Codec
+from schemas.errors import RegistryUnavailable, UndecodableEvent
+from schemas.event import Event, Position
+from streams.fold import Projector
+from streams.log import record_headers
+from streams.recovery import state_hashes
+
+logger = structlog.get_logger()
+HASH_SECONDS = 5.0
+STALLED_SECONDS = 45.0
+
+
+class ControlPlane:
+    """A Faust app around one projector."""
+
+    def __init__(
+        self, bootstrap: str, codec: Codec, group: str, projector: Projector, data: Path
+    ) -> None:
+        self._codec = codec
+        self._projector = projector
+        self._lock = asyncio.Lock()
+        self._hashed_events = -1
+        self._moved_at = time.monotonic()
+        self.app = faust.App(
+            group,
+            broker=[f"kafka://{address}" for address in bootstrap.split(",")],
+            datadir=str(data),
+            processing_guarantee="at_least_once",
+            web_enabled=False,
+            topic_disable_leader=True,
+            topic_allow_declare=False,
+            key_serializer="raw",
+            value_serializer="raw",
+            producer_acks=-1,
+            producer_linger=5,
+            producer_request_timeout=30.0,
+            consumer_auto_offset_reset="earliest",
+            broker_commit_interval=1.0,
+            broker_session_timeout=10.0,
+            broker_heartbeat_interval=2.0,
+            stream_wait_empty=False,
+            loghandlers=[],
+        )
+        for topic in projector.topics:
+            self._processor(topic)
+        self.app.timer(interval=HASH_SECONDS)(self._state_hashes)
+        self.app.timer(interval=5.0)(self._watchdog)
+
+    def _processor(self, name: str) -> None:
+        topic = self.app.topic(name, key_serializer="raw", value_serializer="raw")
+
+        async def processor(stream: StreamT[bytes]) -> AsyncIterator[None]:
+            async for record in stream.events():
+                message = record.message
+                at = Position(name, message.partition, message.offset)
+                await self._handle(at, message.value, int(message.timestamp * 1000))
+                yield
+
+        self.app.agent(topic, name=f"processor.{name}")(processor)
+
+    async def _handle(self, at: Position, value: Any, recorded_ms: int) -> None:
+        while True:
+            try:
+                event = await asyncio.to_thread(self._codec.decode, at, value, recorded_ms)
+                break
+            except UndecodableEvent as error:
+                logger.warning("undecodable record skipped", at=str(at), why=str(error))
+                return
+            except RegistryUnavailable:
+                await asyncio.sleep(0.5)
+        async with self._lock:  # one record at a time: the folds' state has one writer
+            await self._send(self._projector.react(event))
+            self._moved_at = time.monotonic()
+
+    async def _send(self, events: Sequence[Event]) -> None:
+        pending = []
+        for event in events:
+            value = await asyncio.to_thread(self._codec.encode, event)
+            sent = await self.app.topic(event.topic).send(
+                key=self._codec.key(event), value=value, headers=record_headers(event)
+            )
+            pending.append(sent)
+        for sent in pending:
+            await sent
+
+    async def _state_hashes(self) -> None:
+        async with self._lock:
+            if self._projector.events != self._hashed_events:
+                await self._send(state_hashes(self._projector))
+                self._hashed_events = self._projector.events
+
+    async def _watchdog(self) -> None:
+        """Without progress while there is something to read: exit, and the supervisor starts anew."""
+        lag = 0
+        for tp in self.app.consumer.assignment():
+            high = self.app.consumer.highwater(tp)
+            lag += max(0, (high or 0) - self._projector.offsets.get((tp.topic, tp.partition), 0))
+        if lag == 0:
+            self._moved_at = time.monotonic()
+        elif time.monotonic() - self._moved_at > STALLED_SECONDS:
+            logger.error("no progress although there is something to read", lag=lag)
+            os._exit(1)
+
+
+def run(bootstrap: str, codec: Codec, group: str, projector: Projector, data: Path) -> None:
+    """Run the Faust worker until SIGTERM or SIGINT."""
+    plane = ControlPlane(bootstrap, codec, group, projector, data)
+    worker = faust.Worker(plane.app, loglevel="WARN", quiet=True, redirect_stdouts=False)
+    worker.execute_from_commandline()

@@ -1,0 +1,31 @@
+"""Which folds a task has, and which runner drives them: the one list that live services and replay share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from streams.features import FeatureFold
+from streams.fold import Fold
+from streams.outcomes import OutcomeWindows
+from streams.policy import RetrainReactor
+from streams.scoring import Scoring
+from streams.task import Task
+from streams.windows import InputWindows
+
+
+def worker_folds(tasks: Sequence[Task], partitions: int) -> list[Fold]:
+    """High rate, driven by the batch runner: features, input windows, outcome windows."""
+    return [
+        fold
+        for task in tasks
+        for fold in (
+            FeatureFold(task, partitions),
+            InputWindows(task),
+            OutcomeWindows(task, partitions),
+        )
+    ]
+
+
+def control_folds(tasks: Sequence[Task], partitions: int) -> list[Fold]:
+    """Low rate, driven by the Faust runner: scoring and the retrain policy."""
+    return [fold for task in tasks for fold in (Scoring(task, partitions), RetrainReactor(task))]

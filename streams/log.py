@@ -1,0 +1,296 @@
+"""The log: write events so that they stay, read them from the start to a given point."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from confluent_kafka import (
+    TIMESTAMP_NOT_AVAILABLE,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+    TopicPartition,
+)
+from schemas.registry.client import RegistryClient
+
+from infra.settings import Settings
+from schemas.catalogue import Topic, system_topics
+from schemas.codec import Codec
+from schemas.errors import RegistryUnavailable, UndecodableEvent
+from schemas.event import Event, Position
+from streams.merge import Merger
+from streams.task import Task
+
+Partition = tuple[str, int]
+QUIET_SECONDS = 60
+Offsets = dict[Partition, int]
+
+# Short timeouts find the new leader of a partition within seconds of a broker's death.
+CLIENT_SETTINGS: dict[str, Any] = {
+    "socket.keepalive.enable": True,
+    "reconnect.backoff.ms": 50,
+    "reconnect.backoff.max.ms": 500,
+    "topic.metadata.refresh.interval.ms": 2_000,
+    "log_level": 2,
+}
+
+
+class LogUnavailable(Exception):
+    """Not acknowledged in time: what was sent may or may not be in the log (send the same ids again)."""
+
+    retriable = True
+
+
+@dataclass(frozen=True, slots=True)
+class BadRecord:
+    """A record that is no event, with the reason."""
+
+    at: Position
+    value: bytes | None
+    error: UndecodableEvent
+
+
+def record_headers(event: Event, source: str = "driftlog") -> list[tuple[str, bytes]]:
+    """CloudEvents 1.0 binary-mode attributes, and W3C `traceparent` derived from the causal chain's ids."""
+    seconds, millis = divmod(event.time, 1000)
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    headers = {
+        "ce_specversion": "1.0",
+        "ce_id": event.id,
+        "ce_source": f"/{source}/{event.topic}",
+        "ce_type": event.type,
+        "ce_time": f"{stamp}.{millis:03d}Z",
+        "content-type": "application/avro",
+    }
+    cause = event.data.get("caused_by")
+    if cause:
+        headers["ce_causationid"] = str(cause)
+    trace = (str(cause or event.id).replace("-", "") + "0" * 32)[:32]
+    span = event.id.replace("-", "")[-16:]
+    if _is_hex(trace) and _is_hex(span) and len(span) == 16:
+        headers["traceparent"] = f"00-{trace}-{span}-01"
+    return [(name, value.encode()) for name, value in headers.items()]
+
+
+def _is_hex(text: str) -> bool:
+    return all(c in "0123456789abcdef" for c in text) and set(text) != {"0"}
+
+
+def connect_codec(settings: Settings, tasks: Sequence[Task] = ()) -> Codec:
+    """A codec over the system topics and those of `tasks`, with the instance's schema registry."""
+    registry = RegistryClient(settings.registry, settings.home / "schemas")
+    return Codec(registry, all_topics(settings, tasks))
+
+
+def all_topics(settings: Settings, tasks: Sequence[Task]) -> list[Topic]:
+    own = [topic for task in tasks for topic in task.topics(settings.partitions)]
+    return [*system_topics(), *own]
+
+
+class LogWriter:
+    """Appends events; `append` returns when min.insync.replicas brokers have each of them."""
+
+    def __init__(self, bootstrap: str, codec: Codec, timeout_s: float = 30.0) -> None:
+        self._settings = {
+            **CLIENT_SETTINGS,
+            "bootstrap.servers": bootstrap,
+            "acks": "all",
+            "enable.idempotence": True,
+            "linger.ms": 5,
+            "compression.type": "lz4",
+            "delivery.timeout.ms": int(timeout_s * 1000),
+            "request.timeout.ms": 3_000,
+        }
+        self._codec = codec
+        self._timeout_s = timeout_s
+        self._producer = Producer(self._settings)
+
+    def append(self, events: Sequence[Event]) -> list[Position]:
+        """Positions in the order of `events`; raises LogUnavailable, or InvalidEvent (nothing was sent)."""
+        records = [
+            (event.topic, self._codec.key(event), self._codec.encode(event), record_headers(event))
+            for event in events
+        ]
+        return self.append_raw(records)
+
+    def append_raw(
+        self, records: Sequence[tuple[str, bytes | None, bytes | None, list[tuple[str, bytes]]]]
+    ) -> list[Position]:
+        """Append (topic, key, value, headers) as they are."""
+        positions: list[Position | None] = [None] * len(records)
+        errors: list[KafkaError] = []
+
+        def delivered(index: int) -> Callable[[KafkaError | None, Message], None]:
+            def note(error: KafkaError | None, message: Message) -> None:
+                if error is not None:
+                    errors.append(error)
+                else:
+                    positions[index] = Position(
+                        str(message.topic()), _int(message.partition()), _int(message.offset())
+                    )
+
+            return note
+
+        for index, (topic, key, value, headers) in enumerate(records):
+            while True:
+                try:
+                    self._producer.produce(
+                        topic, value, key, headers=list(headers), on_delivery=delivered(index)
+                    )
+                    break
+                except BufferError:  # local queue full: let deliveries make room
+                    self._producer.poll(0.1)
+            self._producer.poll(0)
+        self._producer.flush(self._timeout_s + 5)
+        done = [position for position in positions if position is not None]
+        if errors or len(done) < len(records):
+            # Its sequence numbers may be beyond repair: a new producer, and the caller sends again.
+            self._producer.purge()
+            self._producer = Producer(self._settings)
+            why = errors[0].str() if errors else f"no answer within {self._timeout_s:.0f} s"
+            raise LogUnavailable(
+                f"{len(records) - len(done)} of {len(records)} records not acknowledged: {why}"
+            )
+        return done
+
+
+def make_consumer(bootstrap: str, group: str = "driftlog-reader", **extra: Any) -> Consumer:
+    """For manual assignment and commits; fetches small pieces, so that partitions stay aligned."""
+    return Consumer(
+        {
+            **CLIENT_SETTINGS,
+            "bootstrap.servers": bootstrap,
+            "group.id": group,
+            "enable.auto.commit": False,
+            "auto.offset.reset": "earliest",
+            "isolation.level": "read_committed",
+            "fetch.wait.max.ms": 50,
+            "fetch.message.max.bytes": 262_144,
+            "queued.min.messages": 2_000,
+            "enable.partition.eof": True,
+            **extra,
+        }
+    )
+
+
+def partitions_of(consumer: Consumer, topics: Sequence[str]) -> list[Partition]:
+    """All partitions of the topics that exist; raises LogUnavailable."""
+    try:
+        metadata = consumer.list_topics(timeout=10).topics
+    except KafkaException as error:
+        raise LogUnavailable(f"no broker answers: {error.args[0].str()}") from error
+    return [(t, p) for t in topics if t in metadata for p in sorted(metadata[t].partitions)]
+
+
+def end_offsets(consumer: Consumer, partitions: Sequence[Partition]) -> Offsets:
+    """The next offset to be written, per partition; raises LogUnavailable."""
+    try:
+        return {
+            (t, p): consumer.get_watermark_offsets(TopicPartition(t, p), timeout=10)[1]
+            for t, p in partitions
+        }
+    except KafkaException as error:
+        raise LogUnavailable(f"no broker answers: {error.args[0].str()}") from error
+
+
+def decode(codec: Codec, message: Message) -> Event | BadRecord:
+    """The event in a record; waits while the registry is down (a registry's trouble is no poison)."""
+    at = Position(str(message.topic()), _int(message.partition()), _int(message.offset()))
+    kind, stamp = message.timestamp()
+    value = message.value()
+    payload = value if isinstance(value, bytes) else None
+    while True:
+        try:
+            return codec.decode(at, payload, 0 if kind == TIMESTAMP_NOT_AVAILABLE else stamp)
+        except UndecodableEvent as error:
+            return BadRecord(at, payload, error)
+        except RegistryUnavailable:
+            time.sleep(0.5)
+
+
+def read(
+    bootstrap: str,
+    codec: Codec,
+    topics: Sequence[str],
+    to: Mapping[Partition, int] | None = None,
+    start: Mapping[Partition, int] | None = None,
+    on_bad: Callable[[BadRecord], None] = lambda bad: None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Iterator[Event]:
+    """Every event of `topics` up to the offsets `to` (default: the end as of now), merged by time of record.
+
+    Partitions that `to` does not name are not read when `to` is given. `on_progress(done, total)`
+    counts offsets. Raises LogUnavailable.
+    """
+    consumer = make_consumer(bootstrap)
+    try:
+        partitions = partitions_of(consumer, topics)
+        ends = end_offsets(consumer, partitions)
+        if to is not None:
+            ends = {key: min(end, to[key]) for key, end in ends.items() if key in to}
+        begins = {key: (start or {}).get(key, 0) for key in ends}
+        reading = _Reading(codec, {k: end for k, end in ends.items() if end > begins[k]}, on_bad)
+        if not reading.open:
+            return
+        consumer.assign([TopicPartition(*key, begins[key]) for key in sorted(reading.open)])
+        total = sum(end - begins[key] for key, end in reading.open.items())
+        quiet_since = time.monotonic()
+        while reading.open:
+            messages = consumer.consume(2_000, timeout=0.2)
+            if messages:
+                quiet_since = time.monotonic()
+            elif time.monotonic() - quiet_since > QUIET_SECONDS:
+                left = len(reading.open)
+                raise LogUnavailable(f"nothing came for {QUIET_SECONDS} s, {left} partitions open")
+            for message in messages:
+                reading.take(message)
+            yield from reading.merger.pop()
+            on_progress(reading.done, total)
+        yield from reading.merger.pop()
+        on_progress(total, total)
+    finally:
+        consumer.close()
+
+
+class _Reading:
+    """What a bounded read still waits for: partition -> the offset at which it ends."""
+
+    def __init__(
+        self, codec: Codec, ends: dict[Partition, int], on_bad: Callable[[BadRecord], None]
+    ) -> None:
+        self._codec = codec
+        self._on_bad = on_bad
+        self.open = ends
+        self.merger = Merger(ends)
+        self.done = 0
+
+    def take(self, message: Message) -> None:
+        key = str(message.topic()), _int(message.partition())
+        error = message.error()
+        if error is not None and error.fatal():
+            raise LogUnavailable(error.str())
+        end = self.open.get(key)
+        if end is None or (error is not None and error.code() != KafkaError._PARTITION_EOF):
+            return
+        offset = _int(message.offset())
+        if error is None and offset < end:
+            self.done += 1
+            item = decode(self._codec, message)
+            if isinstance(item, Event):
+                self.merger.push(item)
+            else:
+                self._on_bad(item)
+        # An end-of-partition mark also passes control records, which are never handed out.
+        if offset + (error is None) >= end:
+            del self.open[key]
+            self.merger.close(key)
+
+
+def _int(value: int | None) -> int:
+    assert value is not None
+    return value

@@ -1,0 +1,83 @@
+"""The online feature store: the feature fold's blobs in Redis, a key each. Wipe it and it comes back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+
+import redis
+import structlog
+
+from streams.canonical import fingerprint
+from streams.features import Blob, FeatureState
+from streams.fold import Projector
+from streams.task import Task
+
+logger = structlog.get_logger()
+
+
+def store_key(task: str, key: str) -> str:
+    return f"driftlog:{task}:{key}"
+
+
+class OnlineStore:
+    """Writes what changed; writes everything when the store turns out to be empty (restarted, flushed)."""
+
+    def __init__(self, url: str, tasks: Sequence[Task]) -> None:
+        self._redis = redis.Redis.from_url(url, socket_timeout=2, socket_connect_timeout=2)
+        self._tasks = tasks
+        self._down = False
+
+    def flush(self, projector: Projector) -> None:
+        """Redis being away stops nothing: the keys stay dirty and are written when it is back."""
+        for task in self._tasks:
+            state: FeatureState = projector.states[f"{task.name}.features"]
+            try:
+                if not self._redis.exists(store_key(task.name, "alive")):
+                    state.dirty.update(state.keys())
+                self._write(task.name, state)
+            except redis.RedisError as error:
+                if not self._down:
+                    logger.warning("online store unreachable", error=str(error))
+                self._down = True
+            else:
+                self._down = False
+
+    def _write(self, task: str, state: FeatureState) -> None:
+        pipe = self._redis.pipeline(transaction=False)
+        for key in state.dirty:
+            blob = state.blob(key)
+            if blob:
+                pipe.set(store_key(task, key), json.dumps(blob, separators=(",", ":")))
+            else:
+                pipe.delete(store_key(task, key))
+        pipe.set(store_key(task, "alive"), 1)
+        pipe.execute()
+        state.dirty.clear()
+
+    def content(self, task: str) -> dict[str, Blob]:
+        """Everything stored for a task, by blob key. Raises redis.RedisError."""
+        prefix = store_key(task, "")
+        names: Iterable[bytes] = self._redis.scan_iter(match=prefix + "*", count=1_000)
+        keys = sorted(name.decode() for name in names)
+        values = self._redis.mget(keys) if keys else []
+        found = dict(zip(keys, values, strict=True))
+        found.pop(store_key(task, "alive"), None)
+        return {key[len(prefix) :]: json.loads(raw) for key, raw in found.items() if raw}
+
+    def wipe(self) -> None:
+        """Delete everything of these tasks."""
+        for task in self._tasks:
+            for key in self._redis.scan_iter(match=store_key(task.name, "*"), count=1_000):
+                self._redis.delete(key)
+
+
+def content_fingerprint(content: dict[str, Blob]) -> str:
+    return fingerprint(content)
+
+
+def expected_content(state: FeatureState) -> dict[str, Blob]:
+    """What the store holds when it is up to date with the fold."""
+    keys = state.keys()
+    pairs = {key: state.blob(key) for key in keys}
+    return {key: blob for key, blob in pairs.items() if blob}
