@@ -9,87 +9,38 @@ is refused. `INTO OUTFILE` and scalar `file()` must be caught here: the engine's
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import sqlglot
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
+from consumers.sql_allowed import (
+    BEFORE_BRACKET,
+    COMBINATOR,
+    DATABASE,
+    FIRST_ARGUMENT_IS_DATA,
+    FOREIGN_DATABASES,
+    FORMATS,
+    LIMITS,
+    MAX_NUMBERS,
+    NEVER,
+    SETTING,
+    SETTING_VALUE,
+    SYSTEM_TABLES,
+    TABLE_FUNCTIONS,
+    UNSAFE_NAME,
+)
 from consumers.sql_functions import AGGREGATES, SCALARS
 from consumers.sql_tokens import RefusedQuery, Token, text, tokens
 
-__all__ = ["LIMITS", "RefusedQuery", "SafeQuery", "check", "safe_settings"]
+__all__ = ["DATABASE", "FORMATS", "LIMITS", "RefusedQuery", "SafeQuery", "check", "safe_settings"]
 
-DATABASE = "driftlog"
-MAX_NUMBERS = 10_000_000
-
-LIMITS = {
-    "max_execution_time": 60,
-    "max_memory_usage": 2_000_000_000,
-    "max_result_rows": 5_000_000,
-    "max_result_bytes": 1_000_000_000,
-    "max_threads": 2,
-}
-"""What one query may use; a query can lower these, not lift them."""
-
-FORMATS = frozenset(
-    """
-    Arrow ArrowStream CSV CSVWithNames CSVWithNamesAndTypes JSON JSONColumns JSONColumnsWithMetadata
-    JSONCompact JSONCompactColumns JSONCompactEachRow JSONCompactEachRowWithNames
-    JSONCompactEachRowWithNamesAndTypes JSONCompactStrings JSONEachRow JSONLines JSONObjectEachRow
-    JSONStrings JSONStringsEachRow Markdown NDJSON Native Null ORC Parquet Pretty PrettyCompact
-    PrettyCompactMonoBlock PrettyCompactNoEscapes PrettyNoEscapes PrettySpace RowBinary
-    RowBinaryWithNames RowBinaryWithNamesAndTypes TSV TSVRaw TSVWithNames TSVWithNamesAndTypes
-    TabSeparated TabSeparatedRaw TabSeparatedRawWithNames TabSeparatedWithNames
-    TabSeparatedWithNamesAndTypes TSKV Values Vertical XML
-    """.split()
-)
-SYSTEM_TABLES = {
-    "system": frozenset(
-        "one tables columns databases functions settings parts formats data_type_families"
-        " time_zones contributors licenses aggregate_function_combinators table_functions"
-        " build_options keywords".split()
-    ),
-    "information_schema": frozenset("tables columns schemata views key_column_usage".split()),
-}
-_FOREIGN = frozenset(["default", "_temporary_and_external_tables", *SYSTEM_TABLES])
-TABLE_FUNCTIONS = frozenset(["numbers", "generate_series", "generateseries"])
-
-_BEFORE_BRACKET = frozenset(
-    """
-    all and any array anti as asc asof between by case columns cross cube desc distinct else end escape
-    except exists filter final from full having ilike in inner intersect interval interpolate into_ is join
-    left like limit not nulls offset on or order outer over partition prewhere qualify regexp replace right
-    rollup select semi sets settings_ then to union using when where window with
-    decimal decimal32 decimal64 decimal128 decimal256 nullable lowcardinality fixedstring datetime
-    datetime64 time64 enum enum8 enum16 nested variant
-    """.split()
-)
-_NEVER = frozenset("apply infile into outfile parallel settings format".split())
-_UNSAFE = re.compile(
-    r"file|sleep\w*|dictget\w*|dicthas|dictisin|joinget\w*|ai[a-z]+|filesystem\w+|getsetting\w*|getmacro"
-    r"|getserver\w+|getmergetreesetting|getclienthttpheader|showcertificate|logtrace|fuzzquery"
-    r"|evalmlmethod|naivebayes\w+|throwif|hascolumnintable|addressto\w+|demangle|serveruuid|formatrow\w*"
-    r"|generateserialid|initializeaggregation|globalvariable|structureto\w+|_cast|__\w+",
-)
-_COMBINATORS = re.compile(
-    r"(if|array|map|distinct|ordefault|ornull|state|simplestate|merge|mergestate|foreach|resample|argmin"
-    r"|argmax|null)$"
-)
-_SETTINGS = re.compile(
-    r"max_threads|max_execution_time|max_memory_usage|max_result_rows|max_result_bytes|max_rows_to_read"
-    r"|max_bytes_to_read|max_block_size|result_overflow_mode|join_use_nulls|join_algorithm|final"
-    r"|group_by_use_nulls|extremes|any_join_distinct_right_table_keys|aggregate_functions_null_for_empty"
-    r"|prefer_column_name_to_alias|cast_keep_nullable|transform_null_in|date_time_output_format"
-    r"|date_time_input_format|session_timezone|format_csv_delimiter|limit|offset"
-    r"|optimize_[a-z_]+|cast_string_to_dynamic_use_inference"
-    r"|output_format_(json|csv|tsv|parquet|arrow|pretty|native|orc|values|decimal|write)[a-z0-9_]*"
-)
 _PLACE = r'(?:TABLE )?(?:(?:"driftlog"|`driftlog`|driftlog)\.)?(?:[A-Za-z_]\w*|"\w+"|`\w+`)'
 _SYSTEM = "|".join(sorted(SYSTEM_TABLES["system"]))
 _PLAIN = re.compile(
-    rf"(?:SHOW TABLES(?: (?:FROM|IN) (?:driftlog|system|default))?(?: (?:NOT )?I?LIKE '[^'\\]*')?(?: LIMIT \d+)?"
+    rf"(?:SHOW TABLES(?: (?:FROM|IN) (?:driftlog|system|default))?"
+    rf"(?: (?:NOT )?I?LIKE '[^'\\]*')?(?: LIMIT \d+)?"
     rf"|SHOW DATABASES"
     rf"|SHOW (?:FULL )?COLUMNS (?:FROM|IN) {_PLACE}(?: (?:FROM|IN) driftlog)?"
     rf"|SHOW CREATE {_PLACE}"
@@ -135,12 +86,13 @@ def check(sql: str) -> SafeQuery:
 
 
 def safe_settings(settings: dict[str, str]) -> dict[str, str]:
-    """Those of `settings` that a query may set, limits lowered to ours; raises RefusedQuery for bad values."""
+    """Those that a query may set, limits lowered to ours; raises RefusedQuery for a bad value."""
     kept = {}
-    for name, value in settings.items():
-        if not _SETTINGS.fullmatch(name):
+    for name, given in settings.items():
+        value = given
+        if not SETTING.fullmatch(name):
             continue
-        if not re.fullmatch(r"[\w ./:,+\-]{0,100}", value):
+        if not SETTING_VALUE.fullmatch(value):
             raise RefusedQuery(f"setting {name}: the value {value!r} is not accepted")
         if name in LIMITS:
             if not value.isdecimal():
@@ -152,15 +104,22 @@ def safe_settings(settings: dict[str, str]) -> dict[str, str]:
 
 def _peel(parts: list[Token]) -> tuple[list[Token], str, dict[str, str]]:
     """Split off `SETTINGS ...` and `FORMAT ...` at the end, in either order."""
-    format_, settings = "", {}
+    format_ = ""
+    settings: dict[str, str] = {}
     for _ in range(2):
-        if len(parts) > 2 and parts[-2].name == "format" and parts[-2].kind == parts[-1].kind == "word":
+        if (
+            len(parts) > 2
+            and parts[-2].name == "format"
+            and parts[-2].kind == parts[-1].kind == "word"
+        ):
             if format_:
                 raise RefusedQuery("two FORMAT clauses")
             format_, parts = parts[-1].text, parts[:-2]
             known = {name.lower(): name for name in FORMATS}
             if format_.lower() not in known:
-                raise RefusedQuery(f"FORMAT {format_} is not offered; there are {', '.join(sorted(FORMATS))}")
+                raise RefusedQuery(
+                    f"FORMAT {format_} is not offered; there are {', '.join(sorted(FORMATS))}"
+                )
             format_ = known[format_.lower()]
         start = next((i for i in range(len(parts) - 1, 0, -1) if _is_settings(parts, i)), 0)
         if start and not settings:
@@ -181,25 +140,36 @@ def _read_settings(parts: list[Token]) -> dict[str, str]:
     settings = {}
     for index in range(0, len(parts), 4):
         clause = parts[index : index + 3]
-        if [part.kind for part in clause[:2]] != ["word", "sign"] or clause[1].text != "=" or len(clause) < 3:
+        if (
+            [part.kind for part in clause[:2]] != ["word", "sign"]
+            or clause[1].text != "="
+            or len(clause) < 3
+        ):
             raise RefusedQuery("SETTINGS must be name = value, ...")
         if index + 3 < len(parts) and parts[index + 3].text != ",":
             raise RefusedQuery("SETTINGS must be name = value, ...")
         name, value = clause[0].text, clause[2].text
-        if not _SETTINGS.fullmatch(name):
+        if not SETTING.fullmatch(name):
             raise RefusedQuery(f"SETTINGS {name} may not be changed here")
         settings[name] = value[1:-1] if clause[2].kind == "string" else value
     return safe_settings(settings)
 
 
 def _check_select(parts: list[Token]) -> None:
-    if not parts or parts[0].name not in ("select", "with") and parts[0].text != "(":
+    if not parts or (parts[0].name not in ("select", "with") and parts[0].text != "("):
         raise RefusedQuery(f"{parts[0].text if parts else 'this'}: only SELECT, WITH, SHOW, DESCRIBE,"
                            " EXISTS and EXPLAIN SELECT are accepted")  # fmt: skip
     _check_tokens(parts)
     try:
         trees = sqlglot.parse(text(parts), read="clickhouse")
-    except (SqlglotError, RecursionError, ValueError, IndexError, AttributeError, TypeError) as error:
+    except (
+        SqlglotError,
+        RecursionError,
+        ValueError,
+        IndexError,
+        AttributeError,
+        TypeError,
+    ) as error:
         first = " ".join(str(error).split())[:200]
         raise RefusedQuery(f"the query cannot be parsed: {first}") from error
     if len(trees) != 1 or not isinstance(trees[0], (exp.Select, exp.SetOperation, exp.Subquery)):
@@ -212,24 +182,29 @@ def _check_tokens(parts: list[Token]) -> None:
     for index, part in enumerate(parts):
         before = parts[index - 1].text if index else ""
         after = parts[index + 1].text if index + 1 < len(parts) else ""
-        if part.text == "{" and parts[index + 2 : index + 3] and parts[index + 2].text == ":":
-            if parts[index + 3].name == "identifier":
-                raise RefusedQuery("a parameter of type Identifier is not accepted")
+        if part.text == "{" and [each.name for each in parts[index + 3 : index + 4]] == [
+            "identifier"
+        ]:
+            raise RefusedQuery("a parameter of type Identifier is not accepted")
         if part.kind == "number" and after == "(":
             raise RefusedQuery(f"{part.text}( is not a call")
         if not part.name:
             continue
-        if part.name in _FOREIGN and after == "." and before != ".":
+        if part.name in FOREIGN_DATABASES and after == "." and before != ".":
             _check_system(part.name, parts[index + 2].name if index + 2 < len(parts) else "")
-        if part.kind == "name" and part.name.partition(".")[0] in _FOREIGN and "." in part.name:
+        if (
+            part.kind == "name"
+            and part.name.partition(".")[0] in FOREIGN_DATABASES
+            and "." in part.name
+        ):
             raise RefusedQuery(f"the name {part.text} is not accepted")
         if before == "." and after != "(":
             continue
         if after == "(":
             _check_call(part, parts[index + 2 :], before)
-        elif part.kind == "word" and part.name in _NEVER:
+        elif part.kind == "word" and part.name in NEVER:
             raise RefusedQuery(f"{part.text.upper()} is not accepted here")
-        elif _UNSAFE.fullmatch(part.name):
+        elif UNSAFE_NAME.fullmatch(part.name):
             raise RefusedQuery(f"{part.text} is the name of a function that is not allowed")
 
 
@@ -237,43 +212,24 @@ def _check_call(function: Token, arguments: list[Token], before: str) -> None:
     name = function.name
     if before == ".":
         raise RefusedQuery(f"{function.text}(...) after a dot is not a function that is allowed")
-    if function.kind == "word" and name in _BEFORE_BRACKET:
+    if function.kind == "word" and name in BEFORE_BRACKET:
         return
     if name in TABLE_FUNCTIONS:
         return  # only in FROM and with bounded arguments: the tree decides
     if name not in SCALARS and not _is_aggregate(name):
         raise RefusedQuery(f"function {function.text} is not allowed")
     if name.startswith(("array", "map")):
-        inner = list(_without_brackets(arguments))
-        if len(inner) > 1 and inner[0].name and inner[1].text == ",":
-            if name not in _TAKES_COLUMNS:
-                raise RefusedQuery(
-                    f"{function.text}({inner[0].text}, ...): write a lambda (x -> ...) as the first argument"
-                )
-
-
-_TAKES_COLUMNS = frozenset(
-    """
-    arrayconcat arrayelement arrayelementornull arrayzip arrayzipunaligned arrayintersect arrayunion
-    arrayexcept arrayresize arrayslice arraypushback arraypushfront arrayrotateleft arrayrotateright
-    arrayshiftleft arrayshiftright arrayshingles arraystringconcat array_to_string array_remove arrayremove
-    arraywithconstant arraydotproduct arrayrocauc arrayauc arrayaucpr arrayprauc arrayjaccardindex
-    arraylevenshteindistance arraysymmetricdifference arrayenumeratedense arrayenumerateuniq arrayuniq
-    arrayflattenedlength arrayrandomsample arrayautocorrelation arraynormalizedgini arraysimilarity array map
-    mapadd mapsubtract mapconcat mapcontains mapcontainskey mapcontainsvalue mapcontainskeylike
-    mapcontainsvaluelike mapextractkeylike mapextractvaluelike mapfromarrays mappopulateseries mapupdate
-    """.split()
-)
-
-
-def _without_brackets(parts: list[Token]) -> Iterator[Token]:
-    """The tokens with brackets left out, so that `((file))` reads like `file`."""
-    return (part for part in parts if part.text not in "()")
+        inner = [part for part in arguments if part.text not in "()"]  # ((file)) reads like file
+        bare = len(inner) > 1 and inner[0].name and inner[1].text == ","
+        if bare and name not in FIRST_ARGUMENT_IS_DATA:
+            raise RefusedQuery(
+                f"{function.text}({inner[0].text}, ...): write a lambda (x -> ...) in the first place"
+            )
 
 
 def _is_aggregate(name: str) -> bool:
     while name not in AGGREGATES:
-        match = _COMBINATORS.search(name)
+        match = COMBINATOR.search(name)
         if match is None or match.start() == 0:
             return False
         name = name[: match.start()]
@@ -282,12 +238,18 @@ def _is_aggregate(name: str) -> bool:
 
 def _check_system(database: str, table: str) -> None:
     if table not in SYSTEM_TABLES.get(database, ()):
-        raise RefusedQuery(f"{database}.{table or '...'} may not be read; the tables are those of {DATABASE}")
+        raise RefusedQuery(
+            f"{database}.{table or '...'} may not be read; the tables are those of {DATABASE}"
+        )
 
 
-def _check_node(node: exp.Expression) -> None:
-    if isinstance(node, (exp.DDL, exp.DML, exp.Command, exp.Into, exp.Create, exp.Drop, exp.Alter, exp.Set)):
-        raise RefusedQuery(f"{type(node).__name__.upper()} is not accepted: the history is read only")
+def _check_node(node: exp.Expr) -> None:
+    if isinstance(
+        node, (exp.DDL, exp.DML, exp.Command, exp.Into, exp.Create, exp.Drop, exp.Alter, exp.Set)
+    ):
+        raise RefusedQuery(
+            f"{type(node).__name__.upper()} is not accepted: the history is read only"
+        )
     if isinstance(node, exp.Table):
         _check_table(node)
     if isinstance(node, exp.In) and isinstance(node.args.get("field"), exp.Column):
@@ -304,7 +266,11 @@ def _check_table(table: exp.Table) -> None:
     if name.lower() not in TABLE_FUNCTIONS:
         raise RefusedQuery(f"table function {name or table.this.sql()} is not allowed")
     for argument in arguments:
-        if not (isinstance(argument, exp.Literal) and argument.is_int and int(argument.this) <= MAX_NUMBERS):
+        if not (
+            isinstance(argument, exp.Literal)
+            and argument.is_int
+            and int(argument.this) <= MAX_NUMBERS
+        ):
             raise RefusedQuery(f"{name}: only whole numbers up to {MAX_NUMBERS} are accepted")
 
 
@@ -314,4 +280,6 @@ def _check_place(database: str, table: str, catalog: str) -> None:
     if database.lower() in SYSTEM_TABLES:
         _check_system(database.lower(), table.lower())
     elif database not in ("", DATABASE):
-        raise RefusedQuery(f"database {database} may not be read; the tables are those of {DATABASE}")
+        raise RefusedQuery(
+            f"database {database} may not be read; the tables are those of {DATABASE}"
+        )

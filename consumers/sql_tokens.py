@@ -58,10 +58,11 @@ def tokens(sql: str) -> list[Token]:
     while at < len(sql):
         match = _TOKEN.match(sql, at)
         if match is None:
-            raise RefusedQuery(f"{_shown(sql[at])} at character {at + 1} is not accepted outside a string")
+            where = f"at character {at + 1}"
+            raise RefusedQuery(f"{_shown(sql[at])} {where} is not accepted outside a string")
         at, kind, text = match.end(), str(match.lastgroup), match.group()
         if kind in ("space", "comment"):
-            if kind == "comment" and ("/*" in text[2:] or not text.isprintable() and "\0" in text):
+            if kind == "comment" and ("/*" in text[2:] or "\0" in text):
                 raise RefusedQuery("a comment inside a comment is not accepted")
             space = True
             continue
@@ -70,6 +71,8 @@ def tokens(sql: str) -> list[Token]:
         depth -= text in ")]}" if kind == "sign" else 0
         if not 0 <= depth <= MAX_DEPTH:
             raise RefusedQuery(f"brackets do not match or nest deeper than {MAX_DEPTH}")
+        if not space and found and {kind, found[-1].kind} <= {"string", "name"}:
+            raise RefusedQuery(f"{found[-1].text}{text}: two quoted parts without a space between")
         found.append(Token(kind, text, space))
         space = False
     if depth:

@@ -11,7 +11,7 @@ from prometheus_client import Counter, Gauge, start_http_server
 
 from infra.settings import HOST, Settings
 from streams import batch, control, log
-from streams.fold import Projector
+from streams.fold import Fold, Projector
 from streams.folds import control_folds, worker_folds
 from streams.online import OnlineStore
 from streams.recovery import recover
@@ -30,7 +30,6 @@ def run_worker(settings: Settings, tasks: Sequence[Task]) -> None:
 
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
-    start_http_server(settings.port(18002), HOST)
     applied = Counter("driftlog_worker_events", "Events applied by the worker.")
     pending = Gauge("driftlog_worker_waiting_predictions", "Predictions without label.", ["task"])
 
@@ -41,6 +40,10 @@ def run_worker(settings: Settings, tasks: Sequence[Task]) -> None:
             pending.labels(task.name).set(len(join.predictions))
 
     store = OnlineStore(settings.redis, tasks)
+
+    def on_recovered() -> None:
+        start_http_server(settings.port(18002), HOST)
+
     batch.run(
         settings.bootstrap,
         log.connect_codec(settings, tasks),
@@ -49,12 +52,14 @@ def run_worker(settings: Settings, tasks: Sequence[Task]) -> None:
         stop,
         store.flush,
         on_batch,
+        on_recovered,
     )
 
 
-def run_control(settings: Settings, tasks: Sequence[Task]) -> None:
-    """Scoring and the retrain policy of every task, until SIGTERM."""
+def run_control(settings: Settings, tasks: Sequence[Task], more: Sequence[Fold] = ()) -> None:
+    """Scoring and the retrain policy of every task, and the folds `more`, until SIGTERM."""
     codec = log.connect_codec(settings, tasks)
-    folds = control_folds(tasks, settings.partitions)
+    folds = [*control_folds(tasks, settings.partitions), *more]
     projector = recover(settings.bootstrap, codec, CONTROL_GROUP, folds)
+    start_http_server(settings.port(18003), HOST)
     control.run(settings.bootstrap, codec, CONTROL_GROUP, projector, settings.home / "faust")

@@ -32,6 +32,7 @@ def run(
     stop: threading.Event,
     flush: Callable[[Projector], None] = lambda _: None,
     on_batch: Callable[[int, Projector], None] = lambda count, projector: None,
+    on_recovered: Callable[[], None] = lambda: None,
 ) -> None:
     """Run until `stop` is set. `flush(projector)` writes derived stores before each commit.
 
@@ -39,6 +40,7 @@ def run(
     """
     projector = recover(bootstrap, codec, group, folds)
     flush(projector)
+    on_recovered()
     writer = log.LogWriter(bootstrap, codec)
     consumer = log.make_consumer(bootstrap, group)
     merger = Merger()

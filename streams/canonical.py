@@ -68,3 +68,17 @@ def _bytes(value: Any) -> bytes:
     parts: list[bytes] = []
     encode(value, parts.append)
     return b"".join(parts)
+
+
+def plain(value: Any) -> Any:
+    """The state as JSON-ready data (for people to look at; fingerprints are made from the state itself)."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        shown = [f for f in dataclasses.fields(value) if not f.metadata.get("transient")]
+        return {spec.name: plain(getattr(value, spec.name)) for spec in shown}
+    if isinstance(value, dict):
+        return {k if isinstance(k, str) else repr(k): plain(item) for k, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, set | frozenset):
+        return sorted(map(str, value))
+    return value

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from schemas.event import Event
-from streams.canonical import fingerprint, transient
+from streams.canonical import fingerprint
 
 
 class Fold(Protocol):
@@ -77,11 +77,15 @@ class Projector:
     offsets: dict[tuple[str, int], int] = field(default_factory=dict)
     events: int = 0
     states: dict[str, Any] = field(default_factory=dict)
-    _seen: dict[str, Seen] = transient(default_factory=dict)
+    _seen: dict[str, Seen] = field(default_factory=dict)
+    _readers: dict[str, list[tuple[Fold, Reactor | None]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for fold in self.folds:
             self.states.setdefault(fold.name, fold.initial())
+            reactor = fold if isinstance(fold, Reactor) else None
+            for topic in fold.topics:
+                self._readers.setdefault(topic, []).append((fold, reactor))
 
     @property
     def topics(self) -> tuple[str, ...]:
@@ -120,11 +124,10 @@ class Projector:
         if not self.fresh(event):
             return []
         answers: list[Event] = []
-        for fold in self.folds:
-            if event.topic in fold.topics:
-                state = self.states[fold.name] = fold.apply(self.states[fold.name], (event,))
-                if isinstance(fold, Reactor):
-                    answers += fold.react(state, event)
+        for fold, reactor in self._readers.get(event.topic, ()):
+            state = self.states[fold.name] = fold.apply(self.states[fold.name], (event,))
+            if reactor:
+                answers += reactor.react(state, event)
         return answers
 
     def fingerprint(self, name: str) -> str:

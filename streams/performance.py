@@ -126,7 +126,7 @@ def change_detected(pressures: Sequence[float]) -> bool:
     """
     from river.drift import PageHinkley  # takes seconds to import
 
-    detector = PageHinkley(min_instances=5, delta=0.25, threshold=2.0, alpha=1.0, mode="up")
+    detector: Any = PageHinkley(min_instances=5, delta=0.25, threshold=2.0, alpha=1.0, mode="up")
     for pressure in pressures:
         detector.update(pressure)
     return bool(detector.drift_detected)

@@ -76,8 +76,8 @@ def psi_threshold(
         return math.inf
     filled = sum(count > 0 for count in histogram_with_missing(reference_column))
     chance = float(chdtri(max(1, filled - 1), policy.alpha / max(1, n_columns)))
-    limit = max(policy.min_psi, chance * (1 / n + 1 / m), reference_column["swing"])
-    return round(limit, DECIMALS)
+    swing = float(reference_column["swing"])
+    return round(max(policy.min_psi, chance * (1 / n + 1 / m), swing), DECIMALS)
 
 
 def _numeric(

@@ -26,7 +26,22 @@ _LOGICAL = {
     "date": "Date32",
 }
 _FEW_VALUES = frozenset(
-    "task model_version kind feature subject entity key fold tool target recipe action phase status".split()
+    [
+        "task",
+        "model_version",
+        "kind",
+        "feature",
+        "subject",
+        "entity",
+        "key",
+        "fold",
+        "tool",
+        "target",
+        "recipe",
+        "action",
+        "phase",
+        "status",
+    ]
 )
 _WIDER = {
     "Int32": ("Int64", "Float64"),

@@ -137,7 +137,7 @@ class LogReader:
         self._consumer.close()
 
 
-def _client(bootstrap: str) -> dict[str, object]:
+def _client(bootstrap: str) -> dict[str, str | int | float | bool]:
     return {
         "bootstrap.servers": bootstrap,
         "client.id": "driftlog-history",

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 _CONNECT = "__connect.errors."  # the names that Kafka Connect uses, so that its tools read them
 
-_MAX_VALUE = 1_000_000  # bytes; with its headers a longer one may pass the broker's limit for a record
+_MAX_VALUE = (
+    1_000_000  # bytes; with its headers a longer one may pass the broker's limit for a record
+)
 
 
 class DeadLettersUnacknowledged(Exception):
@@ -77,7 +79,8 @@ class DeadLetterQueue:
 
     def _open(self, topic: str) -> Producer:
         from confluent_kafka import KafkaException, Producer
-        from confluent_kafka.admin import AdminClient, NewTopic
+        from confluent_kafka.admin import AdminClient
+        from confluent_kafka.cimpl import NewTopic
 
         if self._producer is None:
             self._producer = Producer(

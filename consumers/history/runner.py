@@ -150,6 +150,8 @@ class HistoryRunner:
                 self._dead_letters.mark_sent(*partition, offset)
             places[partition] = next_offset
         self._topic_ids |= ids
+        for partition in self._waiting:
+            self._reader.go_on(partition)
         self._reader.assign(places)
         self._next, self._waiting = places, {}
 

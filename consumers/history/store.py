@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pyarrow as pa
@@ -40,7 +40,7 @@ def open_embedded(path: Path, patience_s: float = 10.0) -> Client:
     while True:
         try:
             return get_client(interface="chdb", path=str(path))
-        except Exception as error:
+        except Exception as error:  # chDB's own class, or its client's
             if time.monotonic() >= give_up:
                 raise StoreUnavailable(
                     f"cannot open {path} (one process at a time may hold it): {error}"
@@ -79,7 +79,8 @@ class Store:
         self._command(f"CREATE DATABASE IF NOT EXISTS {DATABASE}")
         stored: dict[str, dict[str, str]] = {}
         for table, name, type_ in self._rows(
-            f"SELECT table, name, type FROM system.columns WHERE database = '{DATABASE}'"
+            "SELECT table, name, type FROM system.columns WHERE database = {database:String}",
+            {"database": DATABASE},
         ):
             stored.setdefault(str(table), {})[str(name)] = str(type_)
         for table in (*tables, DEAD_LETTERS, POSITIONS):
@@ -92,14 +93,14 @@ class Store:
     def positions(self) -> dict[tuple[str, int], tuple[str, int]]:
         """(topic, partition) -> (topic id, next offset to store)."""
         rows = self._rows(
-            f"SELECT topic, partition, topic_id, next_offset FROM {POSITIONS.qualified} FINAL"
+            "SELECT topic, partition, topic_id, next_offset FROM driftlog.positions FINAL"
         )
         return {(str(row[0]), int(row[1])): (str(row[2]), int(row[3])) for row in rows}
 
     def dead_letters_from(self, topic: str, partition: int, offset: int) -> set[int]:
         """Offsets from `offset` on that are dead letters already: their `.dlq` records are written."""
         rows = self._rows(
-            f"SELECT _offset FROM {DEAD_LETTERS.qualified} WHERE _topic = {{topic:String}}"
+            "SELECT _offset FROM driftlog.dead_letters WHERE _topic = {topic:String}"
             " AND _partition = {partition:Int32} AND _offset >= {offset:Int64}",
             {"topic": topic, "partition": partition, "offset": offset},
         )
@@ -145,9 +146,11 @@ class Store:
 
     def _rows(
         self, sql: str, parameters: dict[str, object] | None = None
-    ) -> Sequence[Sequence[object]]:
+    ) -> Sequence[Sequence[Any]]:
         try:
-            rows: Sequence[Sequence[object]] = self._client.query(sql, parameters=parameters).result_rows
+            rows: Sequence[Sequence[Any]] = self._client.query(
+                sql, parameters=parameters
+            ).result_rows
         except Exception as error:
             raise StoreUnavailable(f"{sql.split(' WHERE', 1)[0]}: {error}") from error
         return rows

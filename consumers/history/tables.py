@@ -1,4 +1,4 @@
-"""From a topic of the catalogue to its table: columns, DDL and the steps that bring an old table up to date (pure)."""
+"""From a topic to its table: columns, DDL, and the steps that bring an old table up to date (pure)."""
 
 from __future__ import annotations
 
@@ -79,7 +79,9 @@ POSITIONS = Table(
     "positions",
     (
         Column("topic", "LowCardinality(String)", comment="Topic."),
-        Column("topic_id", "String", comment="Kafka's id of the topic: a new one if it was re-created."),
+        Column(
+            "topic_id", "String", comment="Kafka's id of the topic: a new one if it was re-created."
+        ),
         Column("partition", "Int32", comment="Partition."),
         Column("next_offset", "UInt64", comment="Everything before this offset is stored."),
         Column("stored_at", _NOW, expression="DEFAULT now64(3, 'UTC')"),

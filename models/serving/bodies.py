@@ -47,6 +47,10 @@ def parse_json(body: bytes) -> Any:
         where = f"line {error.lineno}, column {error.colno}"
         raise Problem(422, f"the body is not JSON: {error.msg} ({where})") from None
     except ValueError:
-        raise Problem(422, "the body is not JSON: it holds an integer of thousands of digits") from None
+        raise Problem(
+            422, "the body is not JSON: it holds an integer of thousands of digits"
+        ) from None
     except RecursionError:
-        raise Problem(422, "the body is not JSON that can be read: it is nested too deeply") from None
+        raise Problem(
+            422, "the body is not JSON that can be read: it is nested too deeply"
+        ) from None

@@ -45,10 +45,14 @@ def keys_of(task: Task, asks: Sequence[Ask]) -> list[str]:
 def predict(
     task: Task, champion: Champion, asks: Sequence[Ask], blob: Callable[[str], Blob | None]
 ) -> list[Event]:
-    """One PredictionMade per ask, in order; raises InvalidRequest if the model has no finite score for one."""
+    """One PredictionMade per ask, in order; raises InvalidRequest if the model has no finite score."""
     vectors = [assemble(task, ask.instance, ask.time, blob) for ask in asks]
     scores = [float(score) for score in champion.scorer.score(vectors)]
-    topic, threshold, version = predictions_topic(task.name), task.decision_threshold, champion.version
+    topic, threshold, version = (
+        predictions_topic(task.name),
+        task.decision_threshold,
+        champion.version,
+    )
     events = []
     for index, (ask, vector, score) in enumerate(zip(asks, vectors, scores, strict=True)):
         if not math.isfinite(score):

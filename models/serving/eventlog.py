@@ -103,7 +103,9 @@ class KafkaLog:
             return
         if self._waiting + len(events) > MAX_WAITING:
             raise LogUnavailable(f"{self._waiting} events wait for the log already")
-        encoded = [(e, self._codec.key(e), self._codec.encode(e), record_headers(e)) for e in events]
+        encoded = [
+            (e, self._codec.key(e), self._codec.encode(e), record_headers(e)) for e in events
+        ]
         group = _Group(len(encoded), asyncio.get_running_loop().create_future())
         now_ms = int(time.time() * 1000)
         try:
@@ -114,7 +116,9 @@ class KafkaLog:
                     self._enqueue(event.topic, _Record(group, key, value, headers, now_ms))
                 await group.done
         except TimeoutError:
-            message = f"{group.missing} of {len(events)} events not acknowledged in {timeout_s:.0f} s"
+            message = (
+                f"{group.missing} of {len(events)} events not acknowledged in {timeout_s:.0f} s"
+            )
             raise LogUnavailable(message) from None
         finally:
             group.done.cancel()  # a writer skips what nobody waits for and was never sent

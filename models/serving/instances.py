@@ -192,7 +192,9 @@ def _distinct(name: str, ids: list[str], errors: _Errors) -> None:
     first: dict[str, int] = {}
     for index, event_id in enumerate(ids):
         if first.setdefault(event_id, index) != index:
-            errors.add(f"{name}[{index}].event_id", f"is the same as that of {name}[{first[event_id]}]")
+            errors.add(
+                f"{name}[{index}].event_id", f"is the same as that of {name}[{first[event_id]}]"
+            )
 
 
 def _number(value: object) -> tuple[float | None, str]:
@@ -257,11 +259,13 @@ def _kind(value: object) -> str:
     """JSON's word for the type, or the value itself where that says more."""
     if value is _MISSING:
         return "missing"
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, bool):
+        return "true" if value else "false"
     if isinstance(value, int | float):
         return f"the number {value:.6g}" if abs(value) < MAX_NUMBER else "a number"
-    return {str: "text", list: "a list", dict: "an object"}.get(type(value), "another type")
+    if isinstance(value, str):
+        return "text"
+    return "null" if value is None else "a list" if isinstance(value, list) else "an object"
 
 
 def _shown(name: str) -> str:

@@ -48,7 +48,10 @@ class Metrics:
             registry=registry,
         )
         self.errors = Counter(
-            "driftlog_serving_errors", "Requests not served, by cause.", ["cause"], registry=registry
+            "driftlog_serving_errors",
+            "Requests not served, by cause.",
+            ["cause"],
+            registry=registry,
         )
         self.without_features = Counter(
             "driftlog_serving_requests_without_online_features",

@@ -66,15 +66,17 @@ class RedisStore:
         return found.get
 
     async def _mget(self, names: list[str]) -> list[bytes | None] | None:
-        """None if Redis fails or is silent for TIMEOUT_S, not counting what this process itself delayed."""
-        call = cast(Awaitable[list[bytes | None]], self._redis.mget(names))
+        """None if Redis fails or is silent for TIMEOUT_S (delays of this process do not count)."""
+        call = cast("Awaitable[list[bytes | None]]", self._redis.mget(names))
         task = asyncio.ensure_future(call)
         try:
             await asyncio.wait({task}, timeout=TIMEOUT_S)
             for _ in range(LOOP_TURNS):
                 if task.done():
                     break
-                await asyncio.sleep(0)  # the answer may be here already, behind other requests' work
+                await asyncio.sleep(
+                    0
+                )  # the answer may be here already, behind other requests' work
             return task.result() if task.done() else None
         except (RedisError, OSError):
             return None

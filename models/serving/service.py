@@ -114,8 +114,10 @@ class Service:
     def readiness(self) -> tuple[bool, dict[str, Any]]:
         """Whether every task can be served, and what each part says. The online store is no condition."""
         connected = self.log is not None and self.log.connected
-        models = {name: desk.champion.version if desk.champion else None
-                  for name, desk in self.desks.items()}
+        models = {
+            name: desk.champion.version if desk.champion else None
+            for name, desk in self.desks.items()
+        }
         ready = connected and all(models.values())
         return ready, {
             "ready": ready,

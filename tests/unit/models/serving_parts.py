@@ -123,6 +123,11 @@ def service(log: MemoryLog | None = None, store: MemoryStore | None = None) -> S
 def flight(**changes: Any) -> dict[str, Any]:
     """A valid instance, with changes; a change to `...` removes the field."""
     values = {
-        "distance": 1089.0, "hour": 18.0, "carrier": "AA", "origin": "JFK", "dest": "ORD", **changes
+        "distance": 1089.0,
+        "hour": 18.0,
+        "carrier": "AA",
+        "origin": "JFK",
+        "dest": "ORD",
+        **changes,
     }
     return {name: value for name, value in values.items() if value is not ...}

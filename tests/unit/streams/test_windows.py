@@ -109,7 +109,7 @@ def test_batches_and_interleavings_change_nothing(seed: int, step: int) -> None:
     one = Projector([InputWindows(TASK)])
     one.feed([event for stream in streams for event in stream])
     other = Projector([InputWindows(TASK)])
-    mixed = [event for event in interleave(streams, rng)]
+    mixed = interleave(streams, rng)
     for start in range(0, len(mixed), step):
         other.feed(mixed[start : start + step])
     assert one.fingerprint("toy.windows") == other.fingerprint("toy.windows")

@@ -1,0 +1,104 @@
+"""The history service: one thread stores the log in ClickHouse, the main thread answers over HTTP."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from infra.settings import HOST, Settings
+from schemas.catalogue import Topic
+
+if TYPE_CHECKING:
+    from consumers.history.metrics import HistoryMetrics
+    from consumers.history.runner import HistoryRunner
+    from consumers.history.store import Store
+
+log = logging.getLogger("driftlog.history")
+
+PORT = 18123
+
+
+def chdb_path(settings: Settings) -> Path:
+    """The directory of the embedded ClickHouse."""
+    return settings.home / "clickhouse"
+
+
+def main(settings: Settings, topics: Sequence[Topic]) -> int:
+    """Run until SIGTERM or SIGINT; returns the exit status. What was read is stored before it returns."""
+    import uvicorn
+
+    from consumers.history.engine import Engine
+    from consumers.history.http import history_app
+    from consumers.history.metrics import HistoryMetrics
+    from consumers.history.store import Store, StoreUnavailable, open_embedded, open_server
+
+    metrics = HistoryMetrics()
+    embedded = not settings.clickhouse_url
+    try:
+        client = (
+            open_embedded(chdb_path(settings)) if embedded else open_server(settings.clickhouse_url)
+        )
+    except StoreUnavailable as error:
+        log.error("%s", error)
+        return 1
+    engine = Engine(chdb_path(settings)) if embedded else None
+    app = history_app(metrics, engine, settings.clickhouse_url)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            host=HOST,
+            port=settings.port(PORT),
+            log_level="warning",
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=3,
+        )
+    )
+    stop = threading.Event()
+    failed = threading.Event()
+    store = Store(client)
+
+    def consume() -> None:
+        try:
+            _runner(settings, topics, store, metrics, stop).run()
+        except Exception:
+            log.exception("the history cannot go on")
+            failed.set()
+
+    thread = threading.Thread(target=consume, name="history-consumer")
+    thread.start()
+    try:
+        server.run()
+    finally:
+        stop.set()
+        thread.join()
+        store.close()
+    return 1 if failed.is_set() else 0
+
+
+def _runner(
+    settings: Settings,
+    topics: Sequence[Topic],
+    store: Store,
+    metrics: HistoryMetrics,
+    stop: threading.Event,
+) -> HistoryRunner:
+    from schemas.registry.client import RegistryClient
+
+    from consumers.history.consumer import LogReader
+    from consumers.history.dead_letters import DeadLetterQueue
+    from consumers.history.runner import HistoryRunner
+    from schemas.codec import Codec
+
+    return HistoryRunner(
+        topics=topics,
+        decoder=Codec(RegistryClient(settings.registry, settings.home / "schemas"), topics),
+        reader=LogReader(settings.bootstrap, [topic.name for topic in topics]),
+        store=store,
+        dead_letters=DeadLetterQueue(settings.bootstrap, settings.replication),
+        metrics=metrics,
+        stop=stop,
+    )

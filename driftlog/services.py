@@ -1,0 +1,154 @@
+"""The services table: what runs in an instance, in which order, and how each is known to be ready.
+
+`python -m driftlog.services NAME [--task FILE ...]` runs one of our own services in the foreground.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from infra.errors import InfraError
+from infra.processes import Service
+from infra.settings import HOST, Settings, SettingsError
+from streams.task import Task, TaskError
+
+OWN = ("registry", "history", "worker", "control", "trainer", "serving")
+"""In the order of what they need."""
+METRICS_PORTS = {"worker": 18002, "control": 18003, "trainer": 18004}
+
+
+def service_table(
+    settings: Settings,
+    task_files: Sequence[Path],
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Service]:
+    """All services of this instance; a part that a setting says runs elsewhere is left out.
+
+    Fetches what is missing (Kafka's jars), with `progress(done, total)` in bytes. Raises InfraError.
+    """
+    from infra.kafka import broker_services
+    from infra.redis import redis_service
+
+    table: list[Service] = []
+    if not settings.kafka_bootstrap:
+        table += broker_services(settings, progress)
+    if not settings.redis_url:
+        table.append(redis_service(settings))
+    present = {service.name for service in table}
+    brokers = tuple(sorted(name for name in present if name.startswith("broker-")))
+    if not settings.registry_url:
+        table.append(_own(settings, task_files, "registry", brokers, 18081, "/subjects"))
+        brokers = ("registry",)
+    table.append(_own(settings, task_files, "history", brokers, 18123, "/readyz"))
+    stores = tuple(name for name in ("redis",) if name in present)
+    table.append(_own(settings, task_files, "worker", (*brokers, *stores), 18002, "/metrics"))
+    table.append(_own(settings, task_files, "control", brokers, 18003, "/metrics"))
+    table.append(_own(settings, task_files, "trainer", brokers, 18004, "/metrics"))
+    table.append(_own(settings, task_files, "serving", (*brokers, *stores), 18000, "/readyz"))
+    return table
+
+
+def _own(
+    settings: Settings,
+    task_files: Sequence[Path],
+    name: str,
+    depends_on: tuple[str, ...],
+    base_port: int,
+    path: str,
+) -> Service:
+    port = settings.port(base_port)
+    tasks = [word for file in task_files for word in ("--task", str(Path(file).absolute()))]
+    return Service(
+        name=name,
+        argv=(sys.executable, "-m", "driftlog.services", name, *tasks),
+        ready=partial(answers, f"http://{HOST}:{port}{path}"),
+        # Small matrices: threads that spin for each other cost more than they bring on few cores.
+        env={"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
+        depends_on=depends_on,
+        ports=(port,),
+    )
+
+
+def answers(url: str) -> bool:
+    """True if a GET is answered with 200."""
+    try:
+        with urllib.request.urlopen(url, timeout=3) as response:  # noqa: S310 - our own loopback
+            return bool(response.status == 200)
+    except (urllib.error.URLError, OSError, ValueError):
+        return False
+
+
+def run(name: str, settings: Settings, tasks: Sequence[Task]) -> None:
+    """Run one of our own services until SIGTERM."""
+    if name == "registry":
+        from schemas.registry import app as registry
+
+        registry.main(settings)
+        return
+    _prepare(settings, tasks)
+    if name == "history":
+        from consumers.history import app as history
+        from streams.log import all_topics
+
+        history.main(settings, all_topics(settings, tasks))
+    elif name == "worker":
+        from streams.app import run_worker
+
+        run_worker(settings, tasks)
+    elif name == "control":
+        from models.registry import Registry
+        from streams.app import run_control
+
+        run_control(settings, tasks, [Registry()])
+    elif name == "trainer":
+        from models import app as trainer
+
+        trainer.main(settings, tasks)
+    elif name == "serving":
+        from models.serving import app as serving
+
+        serving.main(settings, tasks)
+
+
+def _prepare(settings: Settings, tasks: Sequence[Task]) -> None:
+    """Topics and schemas exist before anybody reads or writes; every service may be the first."""
+    from schemas.registry.client import RegistryClient
+    from streams.log import all_topics
+    from streams.topics import ensure_topics, register_schemas
+
+    topics = all_topics(settings, tasks)
+    ensure_topics(settings.bootstrap, topics, settings.replication)
+    register_schemas(RegistryClient(settings.registry, settings.home / "schemas"), topics)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    from streams.task_file import load_tasks
+
+    parser = argparse.ArgumentParser(prog="python -m driftlog.services", description=__doc__)
+    parser.add_argument("name", choices=("supervise", *OWN))
+    parser.add_argument("--task", action="append", default=[], type=Path, metavar="FILE")
+    arguments = parser.parse_args(argv)
+    try:
+        settings = Settings.from_env(os.environ)
+        tasks = load_tasks(arguments.task)
+        if arguments.name == "supervise":
+            from infra.supervisor import run_foreground
+
+            run_foreground(settings, service_table(settings, arguments.task))
+        else:
+            run(arguments.name, settings, tasks)
+    except (SettingsError, TaskError, InfraError) as error:
+        print(f"{arguments.name}: {error}", file=sys.stderr)  # noqa: T201 - its log
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,136 @@
+"""What runs, written down: one small file a service, so that any process can see it and nobody kills a stranger.
+
+A process id alone names nobody (the kernel gives it away again), so a record holds the process's
+creation time beside it, and `alive` compares both.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from infra.settings import Settings
+
+SUPERVISOR = "supervisor"
+OWNER_VARIABLE = "DRIFTLOG_SUPERVISED_HOME"
+"""Set in each service's environment: finds a child whose supervisor died before it wrote a record."""
+_SAME_START_S = 2.0
+"""psutil derives a creation time from the clock, which may be set a little between two looks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One started process; times are seconds since the epoch."""
+
+    name: str
+    pid: int
+    create_time: float
+    argv: tuple[str, ...]
+    ports: tuple[int, ...]
+    started_at: float
+    restarts: int
+    state: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A service is down or frozen on purpose: leave it so until `until` (seconds since the epoch), or for good."""
+
+    kind: str
+    until: float | None = None
+
+
+def run_folder(settings: Settings) -> Path:
+    return settings.home / "run"
+
+
+def create_time(pid: int) -> float | None:
+    """When this process began, seconds since the epoch; None if there is none (a zombie counts as none)."""
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
+    except psutil.NoSuchProcess:
+        return None
+
+
+def alive(record: Record) -> bool:
+    """True if the very process of the record lives; another one with the same id does not count."""
+    began = create_time(record.pid) if record.pid > 0 else None
+    return began is not None and abs(began - record.create_time) < _SAME_START_S
+
+
+def write_record(settings: Settings, record: Record) -> None:
+    _write(run_folder(settings) / f"{record.name}.json", dataclasses.asdict(record))
+
+
+def read_record(settings: Settings, name: str) -> Record | None:
+    """The record of a service, or None if there is none (or it is not one of ours)."""
+    entries = _read(run_folder(settings) / f"{name}.json")
+    if entries is None:
+        return None
+    try:
+        return Record(
+            **entries | {"argv": tuple(entries["argv"]), "ports": tuple(entries["ports"])}
+        )
+    except (KeyError, TypeError):
+        return None
+
+
+def records(settings: Settings) -> Iterator[Record]:
+    """All records, by name; the supervisor's own is among them."""
+    for path in sorted(run_folder(settings).glob("*.json")):
+        record = read_record(settings, path.stem)
+        if record is not None:
+            yield record
+
+
+def remove_record(settings: Settings, name: str) -> None:
+    (run_folder(settings) / f"{name}.json").unlink(missing_ok=True)
+
+
+def write_hold(settings: Settings, name: str, hold: Hold) -> None:
+    _write(run_folder(settings) / f"{name}.hold", dataclasses.asdict(hold))
+
+
+def read_hold(settings: Settings, name: str) -> Hold | None:
+    entries = _read(run_folder(settings) / f"{name}.hold")
+    return None if entries is None else Hold(**entries)
+
+
+def remove_hold(settings: Settings, name: str) -> None:
+    (run_folder(settings) / f"{name}.hold").unlink(missing_ok=True)
+
+
+def strays(settings: Settings) -> list[psutil.Process]:
+    """Living processes that carry this instance's mark, recorded or not (the caller is never among them)."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            mark = process.environ().get(OWNER_VARIABLE)
+            if mark == str(settings.home) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.Error:
+            continue  # gone meanwhile, or another user's
+    return [process for process in found if process.pid != os.getpid()]
+
+
+def _write(path: Path, entries: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f"{path.name}.{os.getpid()}.new")
+    fresh.write_text(json.dumps(entries), "utf-8")
+    os.replace(fresh, path)
+
+
+def _read(path: Path) -> dict[str, object] | None:
+    try:
+        entries = json.loads(path.read_text("utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    return entries if isinstance(entries, dict) else None

@@ -1,0 +1,148 @@
+"""Scores served vectors with an ONNX file: the same bits in every batch, nothing but the expected file.
+
+Bit equality holds because one thread runs the session (no split of rows or trees that depends on the
+batch), tree leaves are added in the order of the trees, and files with vectorised functions say in
+their metadata to what multiple of rows a batch is filled up.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+
+from models.artifacts import ArtifactRefused, read_verified
+from models.encoder import Encoder
+from models.onnx_graph import METADATA, OPERATORS, PAD
+
+__all__ = ["ArtifactRefused", "Scorer"]
+
+MAX_PAD = 64
+_DOMAINS = frozenset(("", "ai.onnx", "ai.onnx.ml"))
+
+
+class Scorer:
+    """A loaded model. Thread-safe; `encoder` names the features that it reads."""
+
+    def __init__(self, session: onnxruntime.InferenceSession, encoder: Encoder, rows: int) -> None:
+        self._session = session
+        self._rows = rows
+        self.encoder = encoder
+
+    @classmethod
+    def load(cls, path: Path, sha256: str) -> Scorer:
+        """Raises ArtifactRefused unless the file has this SHA-256 and is a driftlog ONNX model."""
+        return cls.from_bytes(read_verified(path, sha256))
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Scorer:
+        """Raises ArtifactRefused unless the bytes are a driftlog ONNX model."""
+        try:
+            model = onnx.load_model_from_string(data)
+        except Exception as error:  # protobuf's DecodeError, or whatever else the bytes lead it to
+            raise ArtifactRefused("not an ONNX file") from error
+        encoder, rows = _inspect(model)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+        options.log_severity_level = 4
+        try:
+            session = onnxruntime.InferenceSession(data, options, ["CPUExecutionProvider"])
+            scorer = cls(session, encoder, rows)
+            probe = scorer.score([{}, {}])
+        except Exception as error:  # onnxruntime has a class of exception for each status code
+            raise ArtifactRefused(f"onnxruntime does not run it: {_line(error)}") from error
+        if probe.shape != (2,) or not np.all((probe >= 0) & (probe <= 1)):
+            raise ArtifactRefused("its scores are no probabilities")
+        return scorer
+
+    @property
+    def task(self) -> str:
+        return self.encoder.task
+
+    def score(self, vectors: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
+        """P(label 1) per vector, shape (n,). A feature that is absent or None is missing.
+
+        Raises ValueError or TypeError for text where a number belongs.
+        """
+        return self.score_matrix(self.encoder.encode(vectors))
+
+    def score_columns(self, columns: Mapping[str, Sequence[Any]], rows: int) -> NDArray[np.float64]:
+        """As `score`, of one sequence of values a feature."""
+        return self.score_matrix(self.encoder.encode_columns(columns, rows))
+
+    def score_matrix(self, matrix: NDArray[np.float32]) -> NDArray[np.float64]:
+        """As `score`, of encoded rows (n, features)."""
+        count = len(matrix)
+        if count == 0:
+            return np.empty(0, dtype=np.float64)
+        short = -count % self._rows
+        if short:
+            matrix = np.concatenate([matrix, np.repeat(matrix[-1:], short, axis=0)])
+        scores = self._session.run(["score"], {"features": matrix})[0]
+        return np.asarray(scores[:count], dtype=np.float64)
+
+
+def _inspect(model: onnx.ModelProto) -> tuple[Encoder, int]:
+    """The code book and row multiple of a file whose parts are all known; raises ArtifactRefused."""
+    graph = model.graph
+    properties = {item.key: item.value for item in model.metadata_props}
+    try:
+        encoder = Encoder.from_json(properties[METADATA])
+        rows = int(properties[PAD])
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise ArtifactRefused(
+            f"its metadata names no features of a task: {_line(error)}"
+        ) from error
+    if not 1 <= rows <= MAX_PAD:
+        raise ArtifactRefused(f"it wants batches in multiples of {rows} rows")
+    if _signature(graph.input) != [
+        ("features", onnx.TensorProto.FLOAT, [None, len(encoder.features)])
+    ]:
+        raise ArtifactRefused("its input is not 'features' float32 (n, number of features)")
+    if _signature(graph.output) != [("score", onnx.TensorProto.FLOAT, [None])]:
+        raise ArtifactRefused("its output is not 'score' float32 (n)")
+    if model.functions or graph.sparse_initializer:
+        raise ArtifactRefused("it has functions or sparse values of its own")
+    for node in graph.node:
+        if node.domain not in _DOMAINS or node.op_type not in OPERATORS:
+            raise ArtifactRefused(f"it uses the operator {node.domain or 'ai.onnx'}.{node.op_type}")
+    for tensor in graph.initializer:
+        if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
+            raise ArtifactRefused("its values lie outside the file")
+    if not all(map(math.isfinite, _floats(graph))):
+        raise ArtifactRefused("its parameters are not all finite")
+    return encoder, rows
+
+
+def _signature(values: Sequence[Any]) -> list[tuple[str, int, list[int | None]]]:
+    """(name, element type, shape) each; a free dimension is None."""
+    found = []
+    for value in values:
+        tensor = value.type.tensor_type
+        shape = [d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim]
+        found.append((value.name, tensor.elem_type, shape))
+    return found
+
+
+def _floats(graph: onnx.GraphProto) -> Iterator[float]:
+    for node in graph.node:
+        for attribute in node.attribute:
+            yield attribute.f
+            yield from attribute.floats
+            if attribute.HasField("t") or attribute.HasField("g"):
+                yield math.nan  # tensors and graphs inside a node are not ours
+    for tensor in graph.initializer:
+        if tensor.data_type == onnx.TensorProto.FLOAT:
+            yield from onnx.numpy_helper.to_array(tensor).ravel().tolist()
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,155 @@
+"""Joins serving to the world: HTTP server, log, online store, registry; stops on SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+
+import structlog
+import uvicorn
+from aiokafka.errors import KafkaError
+from fastapi import FastAPI
+
+from infra.settings import HOST, Settings
+from models.artifacts import ArtifactStore
+from models.registry import Registry
+from models.serving.api import create_app
+from models.serving.deployments import Swapper, candidates
+from models.serving.eventlog import KafkaLog
+from models.serving.follower import Follower
+from models.serving.metrics import Metrics
+from models.serving.online import RedisStore
+from models.serving.service import Service
+from schemas.catalogue import ALERTS, DEPLOYMENTS, MODEL_VERSIONS, labels_topic, predictions_topic
+from schemas.codec import Codec
+from schemas.errors import SchemaError
+from schemas.event import Event
+from streams.fold import Projector
+from streams.log import connect_codec
+from streams.task import Task
+
+logger = structlog.get_logger()
+
+BASE_PORT = 18000
+START_S = 120.0
+DRAIN_S = 6
+FLUSH_S = 3.0
+
+
+class CannotStart(Exception):
+    """What serving depends on did not come up in time."""
+
+
+def main(settings: Settings, tasks: Sequence[Task]) -> None:
+    """Serve `tasks` until SIGTERM; exits with 1 if the log or the registry does not come up in time."""
+    raise SystemExit(asyncio.run(_Server(settings, tasks).run()))
+
+
+@dataclass
+class _Server:
+    settings: Settings
+    tasks: Sequence[Task]
+    status: int = 0
+    service: Service = field(init=False)
+    store: RedisStore = field(init=False)
+    log: KafkaLog | None = None
+    _http: uvicorn.Server = field(init=False)
+
+    async def run(self) -> int:
+        """The exit status."""
+        self.store = RedisStore(self.settings.redis)
+        self.service = Service(self.tasks, Metrics(), self.store)
+        self._http = uvicorn.Server(
+            uvicorn.Config(
+                create_app(self.service, self._lifespan),
+                host=HOST,
+                port=self.settings.port(BASE_PORT),
+                log_level="warning",
+                access_log=False,
+                timeout_graceful_shutdown=DRAIN_S,
+                timeout_keep_alive=30,
+            )
+        )
+        for number in (signal.SIGTERM, signal.SIGINT):
+            # uvicorn takes the signals while it serves, and raises them once more when it is done
+            signal.signal(number, lambda *_: None)
+        await self._http.serve()
+        return self.status if self._http.started else 1
+
+    @asynccontextmanager
+    async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
+        background = asyncio.create_task(self._connect_and_follow())
+        background.add_done_callback(self._ended)
+        yield
+        background.cancel()
+        with suppress(asyncio.CancelledError, Exception):
+            await background
+        if self.log is not None:
+            await self.log.close(FLUSH_S)
+        await self.store.close()
+
+    def _ended(self, background: asyncio.Task[None]) -> None:
+        """Without its background serving is blind: better to be started again."""
+        if background.cancelled():
+            return
+        logger.error("serving stops", reason=str(background.exception()))
+        self.status = 1
+        self._http.should_exit = True
+
+    async def _connect_and_follow(self) -> None:
+        deadline = time.monotonic() + START_S
+        codec = await self._connect(deadline)
+        registry = Registry()
+        projector = Projector([registry])
+        swapper = Swapper(self.service, ArtifactStore(self.settings.artifacts))
+
+        async def on_news() -> None:
+            state = projector.states[registry.name]
+            for desk in self.service.desks.values():
+                await swapper.reconcile(desk, candidates(state, desk.task.name))
+
+        topics = (MODEL_VERSIONS, DEPLOYMENTS)
+        await Follower(self.settings.bootstrap, codec, topics, projector, on_news).run()
+
+    async def _connect(self, deadline: float) -> Codec:
+        """Codec and log, tried until the deadline; raises CannotStart."""
+        wait = 0.2
+        while True:
+            try:
+                codec = await asyncio.to_thread(_warm_codec, self.settings, self.tasks)
+                log = KafkaLog(self.settings.bootstrap, codec)
+                await log.connect()
+            except (SchemaError, KafkaError, OSError, TimeoutError) as error:
+                if time.monotonic() + wait > deadline:
+                    message = f"the log or its schema registry did not come up: {error!r}"
+                    raise CannotStart(message) from error
+                logger.info("waiting for the log", reason=str(error) or "timeout")
+                await asyncio.sleep(wait)
+                wait = min(2 * wait, 5.0)
+            else:
+                self._use(log)
+                return codec
+
+    def _use(self, log: KafkaLog) -> None:
+        self.log = self.service.log = log
+        self.service.metrics.producers_replaced.set_function(lambda: log.replaced)
+        logger.info("log connected", bootstrap=self.settings.bootstrap)
+
+
+def _warm_codec(settings: Settings, tasks: Sequence[Task]) -> Codec:
+    """A codec that has asked the registry for every schema it writes: no request waits for that."""
+    codec = connect_codec(settings, tasks)
+    envelope = {"event_id": "", "event_time": 0, "caused_by": None}
+    alert = {"task": "", "subject": "", "message": ""}
+    codec.encode(Event(ALERTS, "AlertRaised", envelope | alert))
+    for task in tasks:
+        features = dict.fromkeys(task.vector)
+        made = {"model_version": "", "score": 0.0, "label": 0, "features": features}
+        codec.encode(Event(predictions_topic(task.name), "PredictionMade", envelope | made))
+        label = {"prediction_id": "", "label": 0}
+        codec.encode(Event(labels_topic(task.name), "LabelObserved", envelope | label))
+    return codec

@@ -1,0 +1,284 @@
+"""The retrain policy: when to ask for a new model, and when to alert.
+
+Two topics tell about a window: its drift scores, and, a label delay later, its performance. They are read
+independently, so every decision is bound to the order *within* each: a window is decided in the order of
+the performance topic, with the first statement of its drift, whichever topic was read further.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from schemas.catalogue import (
+    ALERTS,
+    DRIFT_SCORES,
+    PERFORMANCE_SCORES,
+    QUALITY_REPORTS,
+    RETRAIN_REQUESTS,
+)
+from schemas.event import Event, derive
+from streams.canonical import transient
+from streams.task import HOUR_MS, Task
+from streams.verdict import (
+    DriftFacts,
+    Measured,
+    Verdict,
+    drift_sentence,
+    evidence,
+    performance_sentence,
+)
+
+WAITING_WINDOWS = 4096
+"""Windows that may wait for the other topic: more than ten years of days."""
+
+
+@dataclass(slots=True)
+class VersionDrift:
+    """What the drift topic said about one version."""
+
+    window: int = -1
+    """The window whose columns are being read, at `revision`."""
+    revision: int = 0
+    reading: DriftFacts | None = None
+    stated: int = -1
+    """The last window whose statement was complete; first statements come in window order."""
+    facts: dict[int, DriftFacts] = field(default_factory=dict)
+    decided: int = -1
+    """The last window whose performance was decided: nobody will ask for its facts again."""
+
+
+@dataclass(slots=True)
+class PolicyState:
+    drift: dict[str, VersionDrift] = field(default_factory=dict)
+    furthest_drift: int = -1
+    measured: dict[str, int] = field(default_factory=dict)
+    """Version -> its last measured window."""
+    queue: list[Measured] = field(default_factory=list)
+    """Measured windows that wait for their drift, in the order of the performance topic."""
+    version: str = ""
+    """The version that the policy watches."""
+    last_window: int = -1
+    history: list[Verdict] = field(default_factory=list)
+    labels: int = 0
+    """Labels since the last request."""
+    requested_at: int | None = None
+    alerts: set[str] = field(default_factory=set)
+    checked: dict[str, int] = field(default_factory=dict)
+    """Version -> the last window whose quality was checked."""
+    due: list[Event] = transient(default_factory=list)
+    """What the last applied batch decided."""
+
+
+class RetrainReactor:
+    """Reactor: DriftScored + PerformanceMeasured -> RetrainRequested; with QualityChecked -> alerts.
+
+    The newest measured version is watched; an older one again only after the newer has been silent for two
+    windows (a rollback). Restatements of a window change nothing that was, or is about to be, decided.
+    An alert is raised when the votes suffice, and resolved when no window in sight votes any more.
+    """
+
+    topics = (DRIFT_SCORES, PERFORMANCE_SCORES, QUALITY_REPORTS)
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.name = f"{task.name}.policy"
+        self._width = task.window_ms
+
+    def initial(self) -> PolicyState:
+        return PolicyState()
+
+    def apply(self, state: PolicyState, batch: Sequence[Event]) -> PolicyState:
+        state.due = []
+        for event in batch:
+            if event.data["task"] != self.task.name:
+                continue
+            if event.topic == QUALITY_REPORTS:
+                self._checked(state, event)
+                continue
+            if event.topic == DRIFT_SCORES:
+                self._drifted(state, event)
+            else:
+                self._measured(state, event)
+            while state.queue and self._drift_is_known(state, state.queue[0]):
+                self._decide(state, state.queue.pop(0))
+        return state
+
+    def react(self, state: PolicyState, event: Event) -> list[Event]:  # noqa: ARG002
+        return state.due
+
+    def _drifted(self, state: PolicyState, event: Event) -> None:
+        data, start = event.data, event.data["window_start"]
+        drift = state.drift.setdefault(data["model_version"], VersionDrift())
+        if start <= drift.stated or self._given_up(state, start):
+            return
+        if drift.reading is None or (drift.window, drift.revision) != (start, data["revision"]):
+            drift.window, drift.revision = start, data["revision"]
+            drift.reading = DriftFacts(data["count"])
+        drift.reading.add(data)
+        if data["feature"] != "score":
+            return
+        drift.stated = start
+        state.furthest_drift = max(state.furthest_drift, start)
+        if start > drift.decided:
+            drift.facts[start] = drift.reading
+            for old in sorted(drift.facts)[:-WAITING_WINDOWS]:
+                del drift.facts[old]
+        drift.reading = None
+
+    def _measured(self, state: PolicyState, event: Event) -> None:
+        measured = Measured.of(event.data)
+        if measured.start > state.measured.get(measured.version, -1):
+            state.measured[measured.version] = measured.start
+            state.queue.append(measured)
+
+    def _drift_is_known(self, state: PolicyState, measured: Measured) -> bool:
+        """True if the drift of the window has been stated, or will never be."""
+        if measured.expected is None or self._given_up(state, measured.start):
+            return True
+        drift = state.drift.get(measured.version)
+        return drift is not None and drift.stated >= measured.start
+
+    def _given_up(self, state: PolicyState, start: int) -> bool:
+        return state.furthest_drift >= start + 2 * self._width
+
+    def _decide(self, state: PolicyState, measured: Measured) -> None:
+        state.labels += measured.labelled
+        drift = state.drift.setdefault(measured.version, VersionDrift())
+        facts = drift.facts.get(measured.start)
+        drift.decided = measured.start
+        for start in [start for start in drift.facts if start <= measured.start]:
+            del drift.facts[start]
+        if not self._watch(state, measured):
+            return
+        if measured.expected is None:
+            self._first_labels(state, measured)
+            return
+        if max(facts.count if facts else 0, measured.labelled) < self.task.drift.min_rows:
+            return
+        verdict = Verdict(
+            measured,
+            facts,
+            drift_vote=facts is not None and facts.votes(self.task),
+            performance_vote=measured.votes(self.task),
+        )
+        state.history = [*state.history, verdict][-self.task.retrain.of_windows :]
+        self._vote(state, measured)
+
+    def _first_labels(self, state: PolicyState, measured: Measured) -> None:
+        policy = self.task.retrain
+        again = state.requested_at is not None
+        if state.labels < (policy.new_labels if again else policy.first_labels):
+            return
+        known = f"{state.labels} {'more ' if again else ''}predictions have their labels"
+        reason = f"{measured.version} was never measured before it served, and {known}"
+        numbers = {"labels": float(state.labels)}
+        self._request(state, measured, "first_labels", reason, numbers)
+
+    def _watch(self, state: PolicyState, measured: Measured) -> bool:
+        """Follow the newest version; False if this window belongs to a version that was replaced."""
+        if measured.version != state.version:
+            newer = _number(measured.version) > _number(state.version)
+            silent = measured.start >= state.last_window + 2 * self._width
+            if state.version and not newer and not silent:
+                return False
+            state.version, state.history = measured.version, []
+        state.last_window = measured.start
+        return True
+
+    def _vote(self, state: PolicyState, measured: Measured) -> None:
+        history, needed = state.history, self.task.retrain.votes
+        drift_votes = sum(verdict.drift_vote for verdict in history)
+        performance_votes = sum(verdict.performance_vote for verdict in history)
+        drift = drift_sentence(history, self.task)
+        performance = performance_sentence(history, self.task)
+        for subject, votes, message in (
+            ("drift", drift_votes, drift),
+            ("performance", performance_votes, performance),
+        ):
+            if votes >= needed or votes == 0:
+                sentence = f"{measured.version}: {message}"
+                self._alert(state, subject, votes > 0, sentence, measured.end, measured)
+        if drift_votes >= needed:
+            reason = f"{drift}; {measured}"
+        elif performance_votes >= needed:
+            reason = f"{performance}; {drift}" if drift_votes else performance
+        else:
+            return
+        trigger = "drift" if drift_votes >= needed else "performance"
+        self._request(state, measured, trigger, reason, evidence(history, state.labels))
+
+    def _request(
+        self,
+        state: PolicyState,
+        measured: Measured,
+        trigger: str,
+        reason: str,
+        numbers: dict[str, float],
+    ) -> None:
+        policy = self.task.retrain
+        if state.labels < policy.new_labels and trigger != "first_labels":
+            return
+        if state.requested_at is not None and (
+            state.labels < policy.new_labels
+            or measured.time < state.requested_at + policy.cooldown_hours * HOUR_MS
+        ):
+            return
+        state.labels, state.requested_at = 0, measured.time
+        state.due.append(
+            derive(
+                RETRAIN_REQUESTS,
+                "RetrainRequested",
+                *(self.task.name, measured.end),
+                time=measured.time,
+                caused_by=measured.event_id,
+                task=self.task.name,
+                trigger=trigger,
+                reason=reason,
+                actor="policy",
+                labels_until=measured.time,
+                evidence=numbers,
+            )
+        )
+
+    def _checked(self, state: PolicyState, event: Event) -> None:
+        data, version = event.data, event.data["model_version"]
+        if data["window_start"] <= state.checked.get(version, -1):
+            return
+        state.checked[version] = data["window_start"]
+        found = "; ".join(data["failures"]) or "every check passed"
+        message = f"{version}: {found}"
+        self._alert(state, "quality", not data["passed"], message, data["window_end"], event)
+
+    def _alert(
+        self,
+        state: PolicyState,
+        subject: str,
+        wrong: bool,
+        message: str,
+        window_end: int,
+        cause: Event | Measured,
+    ) -> None:
+        """Raise an alert when something is `wrong` and was not; resolve it when it no longer is."""
+        if wrong == (subject in state.alerts):
+            return
+        (state.alerts.add if wrong else state.alerts.discard)(subject)
+        version = cause.version if isinstance(cause, Measured) else cause.data["model_version"]
+        fields: dict[str, Any] = {"task": self.task.name, "subject": subject, "message": message}
+        state.due.append(
+            derive(
+                ALERTS,
+                "AlertRaised" if wrong else "AlertResolved",
+                *(self.task.name, subject, version, window_end),
+                time=cause.time,
+                caused_by=cause.event_id if isinstance(cause, Measured) else cause.id,
+                **fields,
+            )
+        )
+
+
+def _number(version: str) -> int:
+    """The n of '<task>-<n>'; -1 for any other name."""
+    number = version.rpartition("-")[2]
+    return int(number) if number.isdecimal() else -1

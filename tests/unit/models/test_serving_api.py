@@ -1,0 +1,284 @@
+"""Serving over HTTP, with the log, the store and the model in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from models.serving.api import create_app
+from models.serving.bodies import MAX_BODY_BYTES
+from models.serving.service import Service
+from schemas.catalogue import labels_topic, predictions_topic
+from streams.features import observation_key, rate_key
+from streams.task import HOUR_MS
+from tests.unit.models.serving_parts import (
+    NOW_MS,
+    MemoryLog,
+    MemoryStore,
+    champion,
+    flight,
+    service,
+)
+
+PREDICT = "/v1/tasks/flights/predict"
+LABELS = "/v1/tasks/flights/labels"
+
+
+@pytest.fixture
+def log() -> MemoryLog:
+    return MemoryLog()
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    return MemoryStore()
+
+
+@pytest.fixture
+def serving(log: MemoryLog, store: MemoryStore) -> Service:
+    return service(log, store)
+
+
+@pytest.fixture
+async def client(serving: Service) -> AsyncIterator[httpx.AsyncClient]:
+    async with connect(serving) as opened:
+        yield opened
+
+
+def connect(serving: Service) -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(create_app(serving), raise_app_exceptions=False)
+    return httpx.AsyncClient(transport=transport, base_url="http://serving")
+
+
+async def test_an_answer_says_what_is_in_the_log(client: httpx.AsyncClient, log: MemoryLog) -> None:
+    asked = {"instances": [flight(event_id="a"), flight(event_id="b", distance=4500)]}
+    answer = await client.post(PREDICT, json=asked)
+    assert answer.status_code == 200
+    body = answer.json()
+    assert body["model_version"] == "flights-1"
+    assert [(p["event_id"], p["label"]) for p in body["predictions"]] == [("a", 0), ("b", 1)]
+    assert body["predictions"][1]["score"] == pytest.approx(0.55)
+    assert [event.topic for event in log.events] == [predictions_topic("flights")] * 2
+    for said, event in zip(body["predictions"], log.events, strict=True):
+        assert said == {name: event.data[name] for name in said}
+        assert event.data["model_version"] == "flights-1"
+        assert event.time == NOW_MS
+
+
+async def test_the_served_vector_holds_rates_and_observations(
+    client: httpx.AsyncClient, log: MemoryLog, store: MemoryStore
+) -> None:
+    recent = NOW_MS - HOUR_MS
+    store.content[rate_key((), ())] = [[recent, 100, 20]]
+    store.content[rate_key(("carrier",), ("AA",))] = [[recent, 20, 16]]
+    store.content[observation_key("origin", "JFK")] = [[recent, {"wind_speed": 11.5}]]
+    await client.post(PREDICT, json={"instances": [flight()]})
+    features = log.events[0].data["features"]
+    assert features["carrier_late"] == pytest.approx((16 + 20 * 0.2) / 40)
+    assert features["route_late"] == pytest.approx(0.2)
+    assert features["wind"] == 11.5
+
+
+async def test_without_the_online_store_values_are_missing_and_counted(
+    client: httpx.AsyncClient, log: MemoryLog, store: MemoryStore
+) -> None:
+    store.available = False
+    answer = await client.post(PREDICT, json={"instances": [flight()]})
+    assert answer.status_code == 200
+    assert log.events[0].data["features"]["wind"] is None
+    ready = await client.get("/readyz")
+    assert ready.status_code == 200
+    assert "unreachable" in ready.json()["online_features"]
+    metrics = (await client.get("/metrics")).text
+    assert "driftlog_serving_requests_without_online_features_total 1.0" in metrics
+
+
+async def test_no_answer_before_the_log_has_it(client: httpx.AsyncClient, log: MemoryLog) -> None:
+    log.gate.clear()
+    request = asyncio.create_task(client.post(PREDICT, json={"instances": [flight()]}))
+    await log.waiting.wait()
+    assert not request.done()
+    log.gate.set()
+    assert (await request).status_code == 200
+
+
+async def test_a_silent_log_is_a_503_that_says_when_to_come_back(
+    client: httpx.AsyncClient, log: MemoryLog
+) -> None:
+    log.broken = True
+    for path, body in (
+        (PREDICT, {"instances": [flight()]}),
+        (LABELS, {"labels": [{"prediction_id": "p", "label": 1}]}),
+    ):
+        answer = await client.post(path, json=body)
+        assert answer.status_code == 503
+        assert int(answer.headers["retry-after"]) > 0
+        assert answer.headers["content-type"] == "application/problem+json"
+    assert log.events == []
+
+
+async def test_a_retry_gets_the_same_answer_and_adds_nothing(
+    client: httpx.AsyncClient, log: MemoryLog, serving: Service
+) -> None:
+    body = {"instances": [flight(event_id="a")]}
+    first = await client.post(PREDICT, json=body)
+    serving.desks["flights"].champion = champion("flights-2", at=0.7)
+    again = await client.post(PREDICT, json=body)
+    assert again.json() == first.json()
+    assert len(log.events) == 1
+    other = await client.post(PREDICT, json={"instances": [flight()]})
+    assert other.json()["model_version"] == "flights-2"
+
+
+async def test_a_request_keeps_the_model_it_began_with(
+    client: httpx.AsyncClient, log: MemoryLog, serving: Service
+) -> None:
+    log.gate.clear()
+    request = asyncio.create_task(client.post(PREDICT, json={"instances": [flight()] * 3}))
+    await log.waiting.wait()
+    serving.desks["flights"].champion = champion("flights-2", at=0.7)
+    log.gate.set()
+    body = (await request).json()
+    assert body["model_version"] == "flights-1"
+    assert {e.data["model_version"] for e in log.events} == {"flights-1"}
+
+
+async def test_labels_are_accepted_with_their_ids(
+    client: httpx.AsyncClient, log: MemoryLog
+) -> None:
+    labels = [
+        {"prediction_id": "a", "label": 1},
+        {"prediction_id": "b", "label": 0, "event_id": "mine"},
+    ]
+    answer = await client.post(LABELS, json={"labels": labels})
+    assert answer.status_code == 200
+    assert answer.json()["accepted"] == 2
+    assert answer.json()["event_ids"] == [event.id for event in log.events]
+    assert answer.json()["event_ids"][1] == "mine"
+    assert {event.topic for event in log.events} == {labels_topic("flights")}
+
+
+async def test_an_unknown_task_is_a_404_that_names_the_known_ones(
+    client: httpx.AsyncClient,
+) -> None:
+    answer = await client.post("/v1/tasks/trains/predict", json={"instances": [{}]})
+    assert answer.status_code == 404
+    assert "flights" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"), [("GET", "/nothing", 404), ("GET", PREDICT, 405)]
+)
+async def test_other_paths_and_methods_are_problems(
+    client: httpx.AsyncClient, method: str, path: str, status: int
+) -> None:
+    answer = await client.request(method, path)
+    assert answer.status_code == status
+    assert answer.json()["status"] == status
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"{",
+        b"\xff\xfe{}",
+        b"[" * 100_000,
+        b'{"instances": ' + b"9" * 5_000 + b"}",
+        b"{}",
+        b"null",
+    ],
+)
+async def test_a_broken_body_is_a_422(client: httpx.AsyncClient, raw: bytes) -> None:
+    answer = await client.post(PREDICT, content=raw)
+    assert answer.status_code == 422
+    assert answer.json()["detail"]
+
+
+async def test_nan_is_refused_with_its_place(client: httpx.AsyncClient, log: MemoryLog) -> None:
+    raw = json.dumps({"instances": [flight(), flight(distance=float("nan"))]})
+    answer = await client.post(PREDICT, content=raw)
+    assert answer.status_code == 422
+    assert answer.json()["errors"] == [
+        {"loc": "instances[1].distance", "message": "must be a finite number"}
+    ]
+    assert log.events == []
+
+
+async def test_a_large_body_is_a_413_declared_or_streamed(client: httpx.AsyncClient) -> None:
+    async def stream() -> AsyncIterator[bytes]:
+        for _ in range(20):
+            yield b" " * (MAX_BODY_BYTES // 16)
+
+    declared = await client.post(PREDICT, content=b" " * (MAX_BODY_BYTES + 1))
+    streamed = await client.post(PREDICT, content=stream())
+    assert (declared.status_code, streamed.status_code) == (413, 413)
+
+
+async def test_not_ready_without_a_model(client: httpx.AsyncClient, serving: Service) -> None:
+    serving.desks["flights"].champion = None
+    assert (await client.get("/readyz")).json()["models"] == {"flights": None}
+    assert (await client.get("/readyz")).status_code == 503
+    assert (await client.get("/healthz")).status_code == 200
+    answer = await client.post(PREDICT, json={"instances": [flight()]})
+    assert answer.status_code == 503
+    assert "no model" in answer.json()["detail"]
+
+
+async def test_models_and_metrics_name_the_champion(client: httpx.AsyncClient) -> None:
+    await client.post(PREDICT, json={"instances": [flight()] * 2})
+    assert (await client.get("/v1/models")).json() == {
+        "models": [
+            {
+                "task": "flights",
+                "model_version": "flights-1",
+                "since": NOW_MS,
+                "reason": "all gates passed",
+            }
+        ]
+    }
+    metrics = (await client.get("/metrics")).text
+    assert (
+        'driftlog_serving_predictions_total{model_version="flights-1",task="flights"} 2.0'
+        in metrics
+    )
+    assert 'route="/v1/tasks/{task}/predict",status="200"} 1.0' in metrics
+
+
+async def test_openapi_examples_are_accepted(client: httpx.AsyncClient) -> None:
+    document = (await client.get("/openapi.json")).json()
+    for path in (PREDICT, LABELS):
+        operation = document["paths"][path.replace("flights", "{task}")]["post"]
+        examples = operation["requestBody"]["content"]["application/json"]["examples"]
+        for example in examples.values():
+            answer = await client.post(path, json=example["value"])
+            assert answer.status_code == 200
+    assert "ProblemOut" in document["components"]["schemas"]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+INSTANCE = st.fixed_dictionaries({name: JSON | st.just(value) for name, value in flight().items()})
+BODIES = st.fixed_dictionaries({"instances": st.lists(INSTANCE | JSON, max_size=3)}) | JSON
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(body=BODIES, path=st.sampled_from([PREDICT, LABELS]))
+def test_no_json_whatever_gives_a_5xx(body: Any, path: str) -> None:
+    async def post() -> int:
+        async with connect(service()) as client:
+            return (await client.post(path, content=json.dumps(body))).status_code
+
+    assert asyncio.run(post()) in (200, 422)
