@@ -118,7 +118,7 @@ def _peel(parts: list[Token]) -> tuple[list[Token], str, dict[str, str]]:
             known = {name.lower(): name for name in FORMATS}
             if format_.lower() not in known:
                 raise RefusedQuery(
-                    f"FORMAT {format_} is not offered; there are {', '.join(sorted(FORMATS))}"
+                    f"FORMAT {format_} is not offered; JSON, CSV, Parquet, Arrow and others are"
                 )
             format_ = known[format_.lower()]
         start = next((i for i in range(len(parts) - 1, 0, -1) if _is_settings(parts, i)), 0)
@@ -218,12 +218,23 @@ def _check_call(function: Token, arguments: list[Token], before: str) -> None:
         return  # only in FROM and with bounded arguments: the tree decides
     if name not in SCALARS and not _is_aggregate(name):
         raise RefusedQuery(f"function {function.text} is not allowed")
-    if name.startswith(("array", "map")):
-        inner = [part for part in arguments if part.text not in "()"]  # ((file)) reads like file
-        bare = len(inner) > 1 and inner[0].name and inner[1].text == ","
-        if bare and name not in FIRST_ARGUMENT_IS_DATA:
+    if name.startswith(("array", "map")) and name not in FIRST_ARGUMENT_IS_DATA:
+        _check_first_argument(function, arguments)
+
+
+def _check_first_argument(function: Token, arguments: list[Token]) -> None:
+    """`arrayMap(file, ...)` and `arrayMap((file), ...)` would call `file` for each element."""
+    depth = 0
+    while depth < len(arguments) and arguments[depth].text == "(":
+        depth += 1
+    named, after = arguments[depth : depth + 1], arguments[depth + 1 :]
+    closed = 0
+    while closed < depth and after[closed : closed + 1] and after[closed].text == ")":
+        closed += 1
+    if named and named[0].name and after[closed:] and closed == depth:
+        if after[closed].text == "," or after[closed].name == "as":
             raise RefusedQuery(
-                f"{function.text}({inner[0].text}, ...): write a lambda (x -> ...) in the first place"
+                f"{function.text}({named[0].text}, ...): write a lambda (x -> ...) in the first place"
             )
 
 
@@ -275,6 +286,8 @@ def _check_table(table: exp.Table) -> None:
 
 
 def _check_place(database: str, table: str, catalog: str) -> None:
+    if not re.fullmatch(r"\w+", table, re.ASCII):
+        raise RefusedQuery(f"{table!r} is no name of a table")
     if catalog:
         raise RefusedQuery(f"{catalog}.{database}.{table}: a name has at most two parts")
     if database.lower() in SYSTEM_TABLES:

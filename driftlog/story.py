@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -57,7 +58,7 @@ class Story:
     windows: int = 0
     scores: int = 0
     drifted: dict[str, int] = field(default_factory=dict)
-    """Column -> windows in which it drifted."""
+    """Column -> windows of a version in which it drifted."""
     retrains: dict[str, Retrain] = field(default_factory=dict)
     promoted: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
@@ -66,16 +67,18 @@ class Story:
 def tell(events: Iterable[Event], task: str) -> Story:
     """Fold the events of `TOPICS` into a story; repeats are told once."""
     story, seen, windows = Story(), set[str](), set[tuple[str, int]]()
+    drifted = set[tuple[str, str, int]]()
     for event in events:
         data = dict(event.data)
         if event.id in seen or data.get("task", task) != task:
             continue
         seen.add(event.id)
         if event.type == "DriftScored":
-            windows.add((data["model_version"], data["window_start"]))
+            window = data["model_version"], data["window_start"]
+            windows.add(window)
             story.scores += 1
-            if data["drifted"] and data["revision"] == 0:
-                story.drifted[data["feature"]] = story.drifted.get(data["feature"], 0) + 1
+            if data["drifted"]:
+                drifted.add((data["feature"], *window))
         elif event.type == "RetrainRequested":
             retrain = story.retrains.setdefault(event.id, Retrain({}))
             retrain.request, retrain.asked_ms = data, event.recorded_ms
@@ -86,6 +89,7 @@ def tell(events: Iterable[Event], task: str) -> Story:
         if event.type in ("ModelPromoted", "ModelRolledBack"):
             story.promoted.append(data["model_version"])
     story.windows = len(windows)
+    story.drifted = dict(Counter(feature for feature, _, _ in sorted(drifted)).most_common())
     return story
 
 

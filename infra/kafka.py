@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 from infra.jvm import Jvm, find_jvm
 from infra.kafka_archive import archive_options
@@ -101,9 +102,8 @@ def broker_ready(settings: Settings, node_id: int) -> bool:
     port = settings.port(BROKER_PORTS[node_id - 1])
     if not listening(port):
         return False
-    client = AdminClient(
-        {"bootstrap.servers": f"{HOST}:{port}", "log_level": 0, "error_cb": lambda error: None}
-    )
+    quiet: dict[str, Any] = {"log_level": 0, "error_cb": lambda error: None}
+    client = AdminClient({"bootstrap.servers": f"{HOST}:{port}", **quiet})
     try:
         metadata = client.list_topics(timeout=2)
     except KafkaException:

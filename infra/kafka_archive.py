@@ -23,6 +23,7 @@ from infra.ports import listening
 from infra.settings import HOST, Settings
 
 FIRST_JAVA = 25
+_SILENT = ("-Xlog:aot*=off", "-Xlog:cds*=off")
 _START_LIMIT_S = 60.0
 _WRITE_LIMIT_S = 120.0
 
@@ -36,7 +37,7 @@ def archive_options(settings: Settings, jvm: Jvm) -> tuple[str, ...]:
     with locked(folder):
         if not archive.exists():
             _make(jvm, folder, archive)
-    return (f"-XX:AOTCache={archive}", "-Xlog:aot=off", "-Xlog:cds=off") if archive.exists() else ()
+    return (f"-XX:AOTCache={archive}", *_SILENT) if archive.exists() else ()
 
 
 def _fingerprint(jvm: Jvm) -> str:
@@ -52,7 +53,7 @@ def _make(jvm: Jvm, folder: Path, archive: Path) -> None:
         config = run_storage_tool(jvm, Path(scratch), _lone_broker(port, controller))
         written = Path(scratch) / archive.name
         command = jvm.command(
-            BROKER_CLASS, str(config), options=(f"-XX:AOTCacheOutput={written}", "-Xlog:aot=off")
+            BROKER_CLASS, str(config), options=(f"-XX:AOTCacheOutput={written}", *_SILENT)
         )
         process = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True

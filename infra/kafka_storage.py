@@ -70,7 +70,7 @@ def bootstrap_checkpoint(settings: Settings, jvm: Jvm, entries: Mapping[str, str
 def run_storage_tool(jvm: Jvm, scratch: Path, entries: Mapping[str, str]) -> Path:
     """Format `scratch/data` for a broker with these properties; returns its properties file."""
     config = scratch / "server.properties"
-    write_properties(config, entries | {"log.dirs": str(scratch / "data")})
+    write_properties(config, {**entries, "log.dirs": str(scratch / "data")})
     tool = ("kafka.tools.StorageTool", "format", "-c", str(config))
     cluster = ("-t", _kafka_uuid(_CLUSTER_NAMESPACE))
     done = subprocess.run(

@@ -47,7 +47,7 @@ def listening(port: int) -> bool:
 def listener(port: int) -> psutil.Process | None:
     """The process that listens on this port, None if there is none or it may not be seen."""
     for connection in psutil.net_connections("tcp"):
-        listens = connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
+        listens = connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,)
         if listens and connection.pid is not None:
             try:
                 return psutil.Process(connection.pid)

@@ -1,4 +1,4 @@
-"""What runs, written down: one small file a service, so that any process can see it and nobody kills a stranger.
+"""What runs, written down: one small file a service, so that all can see it and no stranger is killed.
 
 A process id alone names nobody (the kernel gives it away again), so a record holds the process's
 creation time beside it, and `alive` compares both.
@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -41,7 +42,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """A service is down or frozen on purpose: leave it so until `until` (seconds since the epoch), or for good."""
+    """A service is down or frozen on purpose, until `until` (seconds since the epoch) or for good."""
 
     kind: str
     until: float | None = None
@@ -128,7 +129,7 @@ def _write(path: Path, entries: object) -> None:
     os.replace(fresh, path)
 
 
-def _read(path: Path) -> dict[str, object] | None:
+def _read(path: Path) -> dict[str, Any] | None:
     try:
         entries = json.loads(path.read_text("utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):

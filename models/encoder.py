@@ -68,9 +68,7 @@ class Encoder:
         columns = {name: [vector.get(name) for vector in vectors] for name in self.names}
         return self.encode_columns(columns, len(vectors))
 
-    def encode_columns(
-        self, columns: Mapping[str, Sequence[Any]], rows: int
-    ) -> NDArray[np.float32]:
+    def encode_columns(self, columns: Mapping[str, Any], rows: int) -> NDArray[np.float32]:
         """As `encode`, of one sequence a feature; raises ValueError or TypeError for text as a number."""
         matrix = np.empty((rows, len(self.features)), dtype=np.float32)
         for index, feature in enumerate(self.features):
@@ -93,7 +91,7 @@ class Encoder:
         return cls(book["task"], tuple(FeatureCode.from_json(item) for item in book["features"]))
 
 
-def _encode(feature: FeatureCode, values: Sequence[Any]) -> NDArray[np.float64]:
+def _encode(feature: FeatureCode, values: Any) -> NDArray[np.float64]:
     if feature.categories is None:
         # None becomes NaN; what single precision cannot hold becomes its largest number
         return np.clip(np.asarray(values, dtype=np.float64), -_LARGEST, _LARGEST)

@@ -22,9 +22,9 @@ METADATA = "driftlog"
 PAD = "driftlog.rows"
 """Metadata: rows are scored in multiples of this."""
 OPERATORS = frozenset(
-    ("TreeEnsembleClassifier", "Gather")  # trees
-    + ("IsNaN", "Where", "Sub", "Mul", "Split", "Sum", "Sigmoid", "Reshape")  # linear  # noqa: RUF005
-    + ("Shape", "Expand")  # constant
+    {"TreeEnsembleClassifier", "Gather"}  # trees
+    | {"IsNaN", "Where", "Sub", "Mul", "Split", "Sum", "Sigmoid", "Reshape"}  # linear
+    | {"Shape", "Expand"}  # constant
 )
 """What a file may use; `models.scorer` refuses any other operator."""
 

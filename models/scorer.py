@@ -74,7 +74,7 @@ class Scorer:
         """
         return self.score_matrix(self.encoder.encode(vectors))
 
-    def score_columns(self, columns: Mapping[str, Sequence[Any]], rows: int) -> NDArray[np.float64]:
+    def score_columns(self, columns: Mapping[str, Any], rows: int) -> NDArray[np.float64]:
         """As `score`, of one sequence of values a feature."""
         return self.score_matrix(self.encoder.encode_columns(columns, rows))
 

@@ -9,8 +9,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, Producer
-from confluent_kafka import TopicPartition
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from schemas.registry import faults, store
@@ -30,6 +37,10 @@ _CLIENT: dict[str, Any] = {
     "topic.metadata.refresh.interval.ms": 2_000,
     "log_level": 2,
 }
+
+
+class _LogBeganAnew(Exception):
+    """Offsets went back: the topic was removed and made again, so what was folded is of another log."""
 
 
 class KafkaLog:
@@ -74,11 +85,13 @@ class KafkaLog:
                 raise faults.store_unavailable(f"{self._failure}; try again in a few seconds")
             yield self._state
 
-    def append(self, records: Sequence[Record]) -> None:
-        """Write, acknowledged by all in-sync replicas, and wait until the reader has applied it."""
+    def settle(self) -> None:
+        """Make sure that the state holds everything that is in the topic.
+
+        After an unclear write (or a start) the reader may not know the end of the log: a record of no
+        meaning that comes back proves that everything before it was read.
+        """
         if self._producer is None:
-            # After an unclear write the reader may not know the end of the log: a record of no meaning
-            # that comes back proves that everything before it was read.
             self._producer = Producer(
                 {
                     **self._client,
@@ -89,12 +102,10 @@ class KafkaLog:
                     "request.timeout.ms": 3_000,
                 }
             )
-            self._write([noop_record()])
-            raise_if_changed = self._next_offset
-            del raise_if_changed
-        self._write(records)
+            self.append([noop_record()])
 
-    def _write(self, records: Sequence[Record]) -> None:
+    def append(self, records: Sequence[Record]) -> None:
+        """Write, acknowledged by all in-sync replicas, and wait until the reader has applied it."""
         delivered: list[int] = []
         errors: list[KafkaError] = []
 
@@ -104,26 +115,25 @@ class KafkaLog:
             else:
                 errors.append(error)
 
-        assert self._producer is not None
+        producer, self._producer = self._producer, None
+        assert producer is not None, "settle comes before append"
         try:
             for record in records:
-                self._producer.produce(
+                producer.produce(
                     TOPIC, value=record.value, key=record.key, partition=0, on_delivery=report
                 )
-            self._producer.flush(WRITE_SECONDS + 1)
+            producer.flush(WRITE_SECONDS + 1)
         except (KafkaException, BufferError) as error:
-            self._producer = None
             raise faults.store_unavailable(error) from error
         if errors or len(delivered) < len(records):
-            self._producer = None
             why = errors[0].str() if errors else f"no acknowledgement within {WRITE_SECONDS:.0f} s"
             raise faults.store_unavailable(f"{why}; is Kafka up? (the write may be sent again)")
         self._await(max(delivered) + 1)
+        self._producer = producer  # only one whose every write came back is used again
 
     def _await(self, offset: int) -> None:
         with self._reached:
             if not self._reached.wait_for(lambda: self._next_offset >= offset, READ_BACK_SECONDS):
-                self._producer = None
                 raise faults.store_unavailable(
                     f"the write at {TOPIC}@{offset - 1} was not read back in {READ_BACK_SECONDS:.0f} s"
                 )
@@ -133,6 +143,10 @@ class KafkaLog:
             try:
                 self._ensure_topic()
                 self._read()
+            except _LogBeganAnew:
+                logger.warning("%s begins anew: so does the registry", TOPIC)
+                with self._reached:
+                    self._state, self._next_offset = State(), 0
             except KafkaException as error:
                 self._failure = f"Kafka does not answer ({error.args[0].str()})"
                 self._stop.wait(RETRY_SECONDS)
@@ -185,7 +199,9 @@ class KafkaLog:
             self._apply(message)
         elif error.code() == KafkaError._PARTITION_EOF:
             with self._reached:
-                self._next_offset = max(self._next_offset, message.offset())
+                if message.offset() < self._next_offset:
+                    raise _LogBeganAnew
+                self._next_offset = message.offset()
                 self._loaded = True
                 self._reached.notify_all()
         elif error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
@@ -198,8 +214,7 @@ class KafkaLog:
         with self._reached:
             offset = message.offset()
             if offset < self._next_offset:
-                logger.warning("%s begins anew at offset %d: so does the registry", TOPIC, offset)
-                self._state = State()
+                raise _LogBeganAnew
             store.apply(self._state, Record(message.key() or b"", message.value()))
             self._next_offset = offset + 1
             self._reached.notify_all()

@@ -24,6 +24,9 @@ class RecordLog(Protocol):
     def state(self) -> Any:
         """A context manager that yields the State; nobody changes it meanwhile."""
 
+    def settle(self) -> None:
+        """Returns when the state holds everything that was ever written; raises StoreUnavailable."""
+
     def append(self, records: Sequence[Record]) -> None:
         """Returns when the records are durable and applied; raises StoreUnavailable."""
 
@@ -40,6 +43,9 @@ class MemoryLog:
     def state(self) -> Iterator[State]:
         with self._lock:
             yield self._state
+
+    def settle(self) -> None:
+        """Nothing is ever on its way."""
 
     def append(self, records: Sequence[Record]) -> None:
         with self._lock:
@@ -65,6 +71,9 @@ class Registry:
         if not self._writing.acquire(timeout=BUSY_SECONDS):
             raise faults.store_unavailable("too many writes wait for Kafka; try again")
         try:
+            with self._log.state() as state:
+                decide(state)  # a refusal needs no Kafka
+            self._log.settle()
             with self._log.state() as state:
                 records, result = decide(state)
             if records:

@@ -215,9 +215,8 @@ async def test_labels_land_in_their_topic(
 ) -> None:
     labels = [{"prediction_id": str(n), "label": n % 2} for n in range(50)]
     answer = await over(log).label("flights", {"labels": labels})
-    assert [e.id for e in logged(settings, schemas, labels_topic("flights"))].sort() == sorted(
-        answer["event_ids"]
-    ).sort()
+    ids = [event.id for event in logged(settings, schemas, labels_topic("flights"))]
+    assert sorted(ids) == sorted(answer["event_ids"])
 
 
 async def test_champions_are_swapped_under_load_without_a_failed_request(
