@@ -227,15 +227,16 @@ def _check_first_argument(function: Token, arguments: list[Token]) -> None:
     depth = 0
     while depth < len(arguments) and arguments[depth].text == "(":
         depth += 1
-    named, after = arguments[depth : depth + 1], arguments[depth + 1 :]
+    name = arguments[depth].name if depth < len(arguments) else ""
+    after = arguments[depth + 1 :]
     closed = 0
-    while closed < depth and after[closed : closed + 1] and after[closed].text == ")":
+    while closed < min(depth, len(after)) and after[closed].text == ")":
         closed += 1
-    if named and named[0].name and after[closed:] and closed == depth:
-        if after[closed].text == "," or after[closed].name == "as":
-            raise RefusedQuery(
-                f"{function.text}({named[0].text}, ...): write a lambda (x -> ...) in the first place"
-            )
+    following = after[closed] if closed < len(after) else Token("sign", ")")
+    if name and (following.name == "as" or (following.text == "," and closed == depth)):
+        raise RefusedQuery(
+            f"{function.text}({name}, ...): write a lambda (x -> ...) in its first place"
+        )
 
 
 def _is_aggregate(name: str) -> bool:

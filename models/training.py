@@ -48,7 +48,7 @@ class Champion:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A challenger: `onnx` is the refitted file; all else comes from rows that the scoring fit did not see."""
+    """A challenger: `onnx` is the refitted file; the rest comes from rows the scoring fit did not see."""
 
     version: str
     onnx: bytes

@@ -1,31 +1,33 @@
-"""Follows topics of one partition from the start to the end and on, and says when there is news."""
+"""Follows single-partition topics from the start to the end and on, and says when there is news."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from dataclasses import dataclass, field
 
 import structlog
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from schemas.codec import Codec
 from schemas.errors import RegistryUnavailable, UndecodableEvent
 from schemas.event import Event, Position
 from streams.fold import Projector
+from streams.log import make_consumer
 
 logger = structlog.get_logger()
 
-CHECK_S = 5.0
-STUCK_S = 20.0
-"""A consumer that does not move for so long while there is something to read is replaced."""
+POLL_S = 0.25
 RETRY_S = 1.0
 
 
-class Stuck(Exception):
-    """The consumer does not move although there is something to read."""
+@dataclass(slots=True)
+class _Read:
+    """What one poll brought."""
+
+    events: list[Event] = field(default_factory=list)
+    ended: set[str] = field(default_factory=set)
+    """Topics of which the end was reached."""
 
 
 class Follower:
@@ -41,69 +43,53 @@ class Follower:
     ) -> None:
         self._bootstrap = bootstrap
         self._codec = codec
-        self._partitions = [TopicPartition(topic, 0) for topic in topics]
+        self._topics = topics
         self._projector = projector
         self._on_news = on_news
 
     async def run(self) -> None:
-        """Until cancelled. `on_news` is called once the end as of the start is reached, then per batch."""
+        """Until cancelled. `on_news` is called once the end is first reached, then after each batch."""
         while True:
-            consumer = AIOKafkaConsumer(
-                bootstrap_servers=self._bootstrap,
-                enable_auto_commit=False,
-                auto_offset_reset="earliest",
-                isolation_level="read_committed",
-                request_timeout_ms=5_000,
-                metadata_max_age_ms=2_000,
-                retry_backoff_ms=100,
-            )
             try:
-                await consumer.start()
-                await self._follow(consumer)
-            except (KafkaError, RegistryUnavailable, Stuck, OSError) as error:
-                logger.warning("registry follower starts again", reason=repr(error))
-            finally:
-                await consumer.stop()
+                await self._follow()
+            except (KafkaException, RegistryUnavailable) as error:
+                logger.warning("registry follower starts again", reason=str(error))
             await asyncio.sleep(RETRY_S)
 
-    async def _follow(self, consumer: AIOKafkaConsumer) -> None:
-        consumer.assign(self._partitions)
-        for partition in self._partitions:
-            consumer.seek(partition, self._projector.offsets.get((partition.topic, 0), 0))
-        ends: dict[TopicPartition, int] = await consumer.end_offsets(self._partitions)
-        behind, moved, checked = True, time.monotonic(), time.monotonic()
-        while True:
-            records = await consumer.getmany(timeout_ms=500, max_records=1_000)
-            now = time.monotonic()
-            if records:
-                moved = now
-                events = await asyncio.to_thread(self._decode, records)
-                self._projector.feed(events)
-            if behind:
-                behind = await self._is_behind(consumer, ends)
-                if not behind:
+    async def _follow(self) -> None:
+        extra = {"fetch.wait.max.ms": 500}  # few and far between, and answered at once when they come
+        consumer = make_consumer(self._bootstrap, "driftlog-serving", **extra)
+        offsets = self._projector.offsets
+        consumer.assign([TopicPartition(t, 0, offsets.get((t, 0), 0)) for t in self._topics])
+        behind = set(self._topics)
+        polling: asyncio.Future[_Read] | None = None
+        try:
+            while True:
+                polling = asyncio.ensure_future(asyncio.to_thread(self._poll, consumer))
+                read = await asyncio.shield(polling)
+                self._projector.feed(read.events)
+                was_behind, behind = behind, behind - read.ended
+                if not behind and (was_behind or read.events):
                     await self._on_news()
-            elif records:
-                await self._on_news()
-            if now - checked > CHECK_S:
-                checked = now
-                ends = await consumer.end_offsets(self._partitions)
-                if not await self._is_behind(consumer, ends):
-                    moved = now
-                elif now - moved > STUCK_S:
-                    raise Stuck(f"at rest for {now - moved:.0f} s with records to read")
+        finally:
+            if polling is not None:
+                await asyncio.wait({polling})
+            consumer.close()
 
-    async def _is_behind(self, consumer: AIOKafkaConsumer, ends: dict[TopicPartition, int]) -> bool:
-        return any([await consumer.position(p) < ends[p] for p in self._partitions])
-
-    def _decode(self, records: dict[TopicPartition, list[Any]]) -> list[Event]:
-        """Runs in a thread: the codec may have to ask the schema registry. Raises RegistryUnavailable."""
-        events = []
-        for partition, batch in records.items():
-            for record in batch:
-                at = Position(partition.topic, partition.partition, record.offset)
-                try:
-                    events.append(self._codec.decode(at, record.value, record.timestamp))
-                except UndecodableEvent as error:
-                    logger.warning("record skipped", at=str(at), reason=str(error))
-        return events
+    def _poll(self, consumer: Consumer) -> _Read:
+        """Runs in a thread. Raises KafkaException, or RegistryUnavailable if the codec cannot ask it."""
+        read = _Read()
+        for message in consumer.consume(1_000, timeout=POLL_S):
+            error = message.error()
+            at = Position(str(message.topic()), message.partition() or 0, message.offset() or 0)
+            if error is not None:
+                if error.code() != KafkaError._PARTITION_EOF:
+                    raise KafkaException(error)
+                read.ended.add(at.topic)
+                continue
+            value = message.value()
+            try:
+                read.events.append(self._codec.decode(at, value, message.timestamp()[1]))
+            except UndecodableEvent as bad:
+                logger.warning("record skipped", at=str(at), reason=str(bad))
+        return read

@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import unquote
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
@@ -298,7 +297,7 @@ def _full(version: Version) -> dict[str, Any]:
 
 
 def _subject(request: Request) -> str:
-    return unquote(str(request.path_params["subject"]))
+    return str(request.path_params["subject"])
 
 
 def _subject_or_all(request: Request) -> str | None:
