@@ -17,6 +17,9 @@ LIMITS = {
 }
 """What one query may use (seconds, bytes, rows); a query can lower these, not lift them."""
 
+FIXED = {"function_range_max_elements_in_block": 5_000_000}
+"""What no query may change: the engine looks at the clock between blocks, so `range` must not fill one."""
+
 MAX_NUMBERS = 10_000_000
 """Largest argument of a table function: how many rows it may make up."""
 

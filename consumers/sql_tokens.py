@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 
 MAX_LENGTH = 100_000
+MAX_TOKENS = 20_000
 MAX_DEPTH = 60
 
 
@@ -74,6 +75,8 @@ def tokens(sql: str) -> list[Token]:
         if not space and found and {kind, found[-1].kind} <= {"string", "name"}:
             raise RefusedQuery(f"{found[-1].text}{text}: two quoted parts without a space between")
         found.append(Token(kind, text, space))
+        if len(found) > MAX_TOKENS:
+            raise RefusedQuery(f"the query has more than {MAX_TOKENS} words and signs")
         space = False
     if depth:
         raise RefusedQuery("a bracket is not closed")

@@ -90,9 +90,7 @@ def rescore(
     return result
 
 
-def _events(
-    settings: Settings, codec: Codec, task: Task, on_progress: Progress
-) -> Iterator[Event]:
+def _events(settings: Settings, codec: Codec, task: Task, on_progress: Progress) -> Iterator[Event]:
     topics = [predictions_topic(task.name), labels_topic(task.name)]
     seen = Projector([])
     for event in log.read(settings.bootstrap, codec, topics, on_progress=on_progress):

@@ -55,7 +55,9 @@ def bring_up(
 
     load_tasks(files)
     remember_tasks(settings, files)
-    service_table(settings, files, on_download)  # fetch what is missing here, where progress is seen
+    service_table(
+        settings, files, on_download
+    )  # fetch what is missing here, where progress is seen
     os.environ.update(settings.to_env())
     tasks = [word for file in files for word in ("--task", str(Path(file).absolute()))]
     daemon = spawn_detached(

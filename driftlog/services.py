@@ -46,7 +46,7 @@ def service_table(
     if not settings.registry_url:
         table.append(_own(settings, task_files, "registry", brokers, 18081, "/subjects"))
         brokers = ("registry",)
-    table.append(_own(settings, task_files, "history", brokers, 18123, "/readyz"))
+    table.append(_own(settings, task_files, "history", brokers, settings.history_base, "/readyz"))
     stores = tuple(name for name in ("redis",) if name in present)
     table.append(_own(settings, task_files, "worker", (*brokers, *stores), 18002, "/metrics"))
     table.append(_own(settings, task_files, "control", brokers, 18003, "/metrics"))

@@ -27,7 +27,8 @@ LATE_MINUTES = 15
 EASTERN = "America/New_York"
 CARIBBEAN = "America/Puerto_Rico"
 """Zone of the four destinations (BQN, PSE, SJU, STT) that the table of airports lacks."""
-WEATHER = ("temp", "humid", "wind_speed", "wind_gust", "precip", "pressure", "visib")
+WEATHER = ("humid", "wind_speed", "precip", "pressure", "visib")
+"""What the task observes: each name is the `value` of one of its Observed features."""
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
@@ -55,7 +56,7 @@ def load_flights() -> pd.DataFrame:
             "landed": _landed(raw, departure),
             "late": np.where(raw["arr_delay"].isna(), np.nan, raw["arr_delay"] > LATE_MINUTES),
             "departure_hour": raw["hour"] + raw["minute"] / 60,
-            "weekday": local.dt.dayofweek.map(dict(enumerate(DAYS))),
+            "weekday": local.dt.day_of_week.map(dict(enumerate(DAYS))),
             "scheduled_minutes": _minutes_between(
                 departure, _clock_minutes(raw["sched_arr_time"]), raw["dest"]
             ),

@@ -11,7 +11,7 @@
 A partition here is a freeze. All brokers share one loopback address, so no packet filter can tell a
 broker's own connections from its neighbours', and one that cuts only its ports would leave it half
 connected. For everybody else a frozen broker is what an unplugged one is: silence, no reset. The one
-difference is that its own clocks stand still, so it finds out that it was replaced when it wakes up, not before.
+difference is that its own clocks stand still: it finds out that it was replaced when it wakes up.
 """
 
 from __future__ import annotations

@@ -13,6 +13,8 @@ from infra.ports import listening
 from infra.processes import Service
 from infra.settings import BROKER_PORTS, CONTROLLER_PORTS, HOST, Settings
 
+__all__ = ["DURABILITY", "NODE_IDS", "broker_name", "broker_services", "properties"]
+
 NODE_IDS = (1, 2, 3)
 
 QUICK_FAILOVER = {

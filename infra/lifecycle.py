@@ -41,7 +41,7 @@ def is_up(settings: Settings) -> bool:
     """True while a supervisor serves this home folder."""
     try:
         with (records.run_folder(settings) / "supervisor.lock").open("r") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: askers do not see each other
     except FileNotFoundError:
         return False
     except BlockingIOError:
@@ -110,9 +110,9 @@ def stop(settings: Settings, progress: Progress = lambda name, state: None) -> i
 
     Harmless when nothing runs.
     """
+    supervisor = _supervisor(settings)
     living = [record for record in records.records(settings) if records.alive(record)]
-    supervisor = records.read_record(settings, SUPERVISOR)
-    if supervisor is not None and records.alive(supervisor):
+    if supervisor is not None:
         progress(SUPERVISOR, "stopping")
         processes.stop_process(supervisor, _STOP_GRACE_S)
     rest = [record for record in records.records(settings) if record.name != SUPERVISOR]
@@ -131,6 +131,17 @@ def status(settings: Settings) -> list[ServiceStatus]:
     """All services that the running (or killed) supervisor has written down, itself first."""
     found = [_status(record) for record in records.records(settings)]
     return sorted(found, key=lambda item: (item.name != SUPERVISOR, item.name))
+
+
+def _supervisor(settings: Settings) -> Record | None:
+    """The living supervisor; one that has only just begun is waited for until it has written its record."""
+    while True:
+        record = records.read_record(settings, SUPERVISOR)
+        if record is not None and records.alive(record):
+            return record
+        if not is_up(settings):
+            return None
+        time.sleep(_POLL_S)
 
 
 def _current(settings: Settings) -> dict[str, Record]:

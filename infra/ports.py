@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import psutil
 
@@ -11,6 +11,7 @@ from infra.errors import InfraError
 from infra.settings import HOST
 
 UNKNOWN_OWNER = "unknown owner (other user)"
+LINGERING = "a connection that was closed just now (free again within a minute)"
 
 
 class PortTaken(InfraError):
@@ -46,9 +47,23 @@ def listening(port: int) -> bool:
 
 def listener(port: int) -> psutil.Process | None:
     """The process that listens on this port, None if there is none or it may not be seen."""
+    return _holder(port, lambda status: bool(status == psutil.CONN_LISTEN))
+
+
+def _borrower(port: int) -> psutil.Process | None:
+    return _holder(port, lambda status: bool(status != psutil.CONN_LISTEN))
+
+
+def _lingers(port: int) -> bool:
+    """True if all that is left is a connection in TIME_WAIT, which belongs to no process any more."""
+    held = [item for item in psutil.net_connections("tcp") if tuple(item.laddr)[1:2] == (port,)]
+    return bool(held) and all(item.status == psutil.CONN_TIME_WAIT for item in held)
+
+
+def _holder(port: int, which: Callable[[str], bool]) -> psutil.Process | None:
     for connection in psutil.net_connections("tcp"):
-        listens = connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,)
-        if listens and connection.pid is not None:
+        held = which(connection.status) and tuple(connection.laddr)[1:2] == (port,)
+        if held and connection.pid is not None:
             try:
                 return psutil.Process(connection.pid)
             except psutil.NoSuchProcess:
@@ -57,9 +72,14 @@ def listener(port: int) -> psutil.Process | None:
 
 
 def owner(port: int) -> str:
-    """Who listens on the port, in words: name and process id where they may be seen."""
+    """Who has the port, in words: name and process id where they may be seen.
+
+    The kernel may also have lent it to somebody's outgoing connection, which then holds it for a while.
+    """
     try:
-        process = listener(port)
-        return UNKNOWN_OWNER if process is None else f"{process.name()} (pid {process.pid})"
+        process = listener(port) or _borrower(port)
+        if process is not None:
+            return f"{process.name()} (pid {process.pid})"
+        return LINGERING if _lingers(port) else UNKNOWN_OWNER
     except psutil.Error:
         return UNKNOWN_OWNER

@@ -47,6 +47,10 @@ class Hold:
     kind: str
     until: float | None = None
 
+    def over(self, now: float) -> bool:
+        """True once it has ended by itself."""
+        return self.until is not None and now >= self.until
+
 
 def run_folder(settings: Settings) -> Path:
     return settings.home / "run"
@@ -101,8 +105,12 @@ def write_hold(settings: Settings, name: str, hold: Hold) -> None:
 
 
 def read_hold(settings: Settings, name: str) -> Hold | None:
+    """Why a service is not to run, None if it may; a file that is no hold holds nothing."""
     entries = _read(run_folder(settings) / f"{name}.hold")
-    return None if entries is None else Hold(**entries)
+    try:
+        return None if entries is None else Hold(str(entries["kind"]), _moment(entries["until"]))
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def remove_hold(settings: Settings, name: str) -> None:
@@ -122,6 +130,10 @@ def strays(settings: Settings) -> list[psutil.Process]:
     return [process for process in found if process.pid != os.getpid()]
 
 
+def _moment(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
 def _write(path: Path, entries: object) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f"{path.name}.{os.getpid()}.new")
@@ -132,6 +144,6 @@ def _write(path: Path, entries: object) -> None:
 def _read(path: Path) -> dict[str, Any] | None:
     try:
         entries = json.loads(path.read_text("utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+    except (OSError, ValueError):  # not there, or not what `_write` writes
         return None
     return entries if isinstance(entries, dict) else None

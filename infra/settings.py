@@ -93,6 +93,11 @@ class Settings:
         return self.clickhouse_url or f"http://{HOST}:{self.port(18123)}"
 
     @property
+    def history_base(self) -> int:
+        """Base port of the history service: ClickHouse's own, unless a server of its own has that."""
+        return 18005 if self.clickhouse_url else 18123
+
+    @property
     def redis(self) -> str:
         return self.redis_url or f"redis://{HOST}:{self.port(16379)}/0"
 

@@ -77,6 +77,18 @@ def from_arrow(task: Task, table: pa.Table) -> Dataset:
     )
 
 
+def to_arrow(task: Task, rows: Dataset) -> pa.Table:
+    """The table of `schema(task)` that `from_arrow` reads; what is missing is null."""
+    columns = [rows.ids, rows.times, rows.labels, rows.label_times]
+    columns += [rows.columns[name] for name in task.vector]
+    wanted = schema(task)
+    arrays = [
+        pa.array(values, field.type, from_pandas=True)
+        for values, field in zip(columns, wanted, strict=True)
+    ]
+    return pa.Table.from_arrays(arrays, schema=wanted)
+
+
 def golden_rows(ids: NDArray[np.object_], share: float) -> NDArray[np.bool_]:
     """Which rows never train: chosen by the hash of their id, so the same rows in every snapshot."""
     limit = round(share * _PERMILLE)

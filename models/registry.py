@@ -50,7 +50,7 @@ class Decision:
     """A decision about which version answers. `kind`: ModelPromoted, ModelRolledBack or PromotionRejected.
 
     `since` is its event time, or the time of the decision before it if that was later: decisions count
-    in the order of the log.
+    in the order of the log. The first one binds nobody: no event of the task had told the time yet.
     """
 
     kind: str
@@ -135,11 +135,15 @@ class Registry:
 
 
 def champion(state: RegistryState, task: str, at_ms: int | None = None) -> Decision | None:
-    """The decision that made the version that answers for `task` now, or at event time `at_ms`."""
-    for decision in reversed(state.decisions.get(task, ())):
-        if decision.installs and (at_ms is None or decision.since <= at_ms):
+    """The decision that made the version that answers for `task` now, or at event time `at_ms`.
+
+    The first version counts from the beginning of time: nothing answered before it.
+    """
+    installed = [d for d in state.decisions.get(task, ()) if d.installs]
+    for decision in reversed(installed):
+        if at_ms is None or decision.since <= at_ms:
             return decision
-    return None
+    return installed[0] if installed else None
 
 
 def version(state: RegistryState, name: str) -> Version | None:
@@ -180,6 +184,8 @@ class Explanation:
     decision: Decision
     version: Version | None
     asked: Mapping[str, Any] | None
+    since: int | None
+    """Event time (ms); None for a task's first version, which counts from the beginning."""
     until: int | None
     """Event time (ms) of the next decision that installed a version; None if it still answers."""
 
@@ -190,7 +196,7 @@ class Explanation:
             "task": self.decision.task,
             "model_version": self.decision.version,
             "previous_version": self.decision.previous,
-            "since": self.decision.since,
+            "since": self.since,
             "until": self.until,
             "decision": self.decision.kind,
             "reason": self.decision.reason,
@@ -213,10 +219,12 @@ def explain(state: RegistryState, task: str, at_ms: int | None = None) -> Explan
     if decision is None:
         return None
     log = state.decisions[task]
-    later = log[log.index(decision) + 1 :]
-    until = next((other.since for other in later if other.installs), None)
+    installed = [other for other in log if other.installs]
+    place = installed.index(decision)
+    since = decision.since if place else None
+    until = installed[place + 1].since if place + 1 < len(installed) else None
     asked = state.requests.get(decision.request_id or "", Request()).asked
-    return Explanation(decision, state.versions.get(decision.version), asked, until)
+    return Explanation(decision, state.versions.get(decision.version), asked, since, until)
 
 
 def _version(event: Event) -> Version:
@@ -254,7 +262,7 @@ def _decide(log: list[Decision], event: Event) -> None:
             version=data["model_version"],
             previous=data.get("previous_version"),
             time=event.time,
-            since=max(event.time, log[-1].since if log else event.time),
+            since=max(event.time, log[-1].since if len(log) > 1 else event.time),
             reason=data["reason"],
             actor=data["actor"],
             event_id=event.id,

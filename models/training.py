@@ -11,8 +11,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
+import inspect
 import platform
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,10 +23,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models import dataset, encoder, gates, onnx_graph, recipes
 from models.dataset import Dataset, golden_rows
 from models.gates import Losses, Verdict, judge, log_loss, metrics
 from models.recipes import CannotTrain, fit
 from models.scorer import Scorer
+from streams import reference
 from streams.reference import Kind, build_reference
 from streams.task import DAY_MS, Task
 
@@ -118,9 +123,18 @@ def golden_set(task: Task, rows: Dataset) -> NDArray[np.bool_] | None:
 
 
 def environment() -> dict[str, str]:
-    """Versions of what made the file."""
+    """Versions of what made the file; `code` is the SHA-256 of our own modules that had a part in it."""
     found = {name: importlib.metadata.version(name) for name in _LIBRARIES}
-    return {"python": platform.python_version(), **found}
+    return {"python": platform.python_version(), "code": code_version(), **found}
+
+
+def code_version() -> str:
+    """SHA-256 (hex) over the sources of the modules that decide what comes out of a training."""
+    digest = hashlib.sha256()
+    this = sys.modules[__name__]
+    for module in (dataset, encoder, gates, onnx_graph, recipes, reference, this):
+        digest.update(inspect.getsource(module).encode())
+    return digest.hexdigest()
 
 
 def _fresh(task: Task, rows: Dataset, cut: int, champion: Champion | None) -> Dataset:

@@ -9,6 +9,8 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
+from schemas.union import union_of
+
 Schema = dict[str, Any]
 
 SKETCHES = "driftlog.sketches"
@@ -48,7 +50,7 @@ class Topic:
     @property
     def value_schema(self) -> Schema | list[Schema]:
         """What is registered: the record, or a union when the topic carries several types."""
-        return self.schemas[0] if len(self.schemas) == 1 else list(self.schemas)
+        return self.schemas[0] if len(self.schemas) == 1 else union_of(self.schemas)
 
     def schema(self, event_type: str) -> Schema:
         for schema in self.schemas:

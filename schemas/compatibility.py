@@ -61,7 +61,7 @@ def incompatibilities(level: str, new: Any, earlier: Sequence[Any]) -> list[str]
 
 
 def _differences(reader: Any, writer: Any, rule: str) -> Iterator[str]:
-    result = ReaderWriterCompatibilityChecker().get_compatibility(reader, writer)
+    result = _judge(reader, writer)
     if result.compatibility is SchemaCompatibilityType.compatible:
         return
     told = list(dict.fromkeys(_explain(reader, writer, "", rule)))
@@ -88,12 +88,9 @@ def _explain(reader: Any, writer: Any, path: str, rule: str) -> Iterator[str]:
             yield from _explain(reader, branch, path, rule)
     elif reader.type == "union":
         twin = next((branch for branch in reader.schemas if _name(branch) == _name(writer)), None)
-        if twin is not None:
-            yield from _explain(twin, writer, path, rule)
-        elif rule == "BACKWARD":
-            yield f"{here}: type {_name(writer)} was removed ({rule})"
-        else:
-            yield f"{here}: type {_name(writer)} was added ({rule})"
+        verb = "removed" if rule == "BACKWARD" else "added"
+        told = f"{here}: type {_name(writer)} was {verb} ({rule})"
+        yield from (told,) if twin is None else _explain(twin, writer, path, rule)
     elif kinds == ("enum", "enum") and reader.name == writer.name:
         lost = ", ".join(sorted(set(writer.symbols) - set(reader.symbols)))
         verb = "removed" if rule == "BACKWARD" else "added"
@@ -119,8 +116,12 @@ def _explain_fields(reader: Any, writer: Any, path: str, rule: str) -> Iterator[
 
 
 def _reads(reader: Any, writer: Any) -> bool:
-    result = ReaderWriterCompatibilityChecker().get_compatibility(reader, writer)
-    return result.compatibility is SchemaCompatibilityType.compatible
+    return _judge(reader, writer).compatibility is SchemaCompatibilityType.compatible
+
+
+def _judge(reader: Any, writer: Any) -> Any:
+    checker = ReaderWriterCompatibilityChecker()  # type: ignore[no-untyped-call]
+    return checker.get_compatibility(reader, writer)
 
 
 def _name(schema: Any) -> str:

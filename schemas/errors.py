@@ -29,3 +29,7 @@ class UnknownSchema(UndecodableEvent):
 
 class IncompatibleSchema(SchemaError):
     """A schema breaks the subject's compatibility rule; the message names field and rule."""
+
+
+class InvalidSchemaText(SchemaError):
+    """The registry refuses the text: no Avro schema, or one that could crash or drown a reader."""

@@ -15,7 +15,7 @@ MAX_SCHEMA_BYTES = 256 * 1024
 MAX_DEPTH = 24
 MAX_VALUES = 20_000
 """Values that an event can hold without the help of an array or a map."""
-MAX_VALUES_PER_BYTE = 8
+MAX_VALUES_PER_BYTE = 4
 """Values that one byte inside an array or a map can stand for (a plain record needs at most 2 or 3)."""
 
 PRIMITIVES = {"null", "boolean", "int", "long", "float", "double", "bytes", "string"}

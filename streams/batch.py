@@ -77,7 +77,9 @@ def run(
 
 
 def _poll(consumer: Consumer, codec: Codec, merger: Merger) -> None:
-    for message in consumer.consume(1_000, timeout=0.1):
+    messages = consumer.consume(1, timeout=0.1)  # hands on the first at once, with what came along
+    messages += consumer.consume(999, timeout=0.001) if messages else []
+    for message in messages:
         key = str(message.topic()), message.partition() or 0
         error = message.error()
         if error is None:

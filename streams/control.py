@@ -52,7 +52,7 @@ class ControlPlane:
             key_serializer="raw",
             value_serializer="raw",
             producer_acks=-1,
-            producer_linger=5,
+            producer_linger=0.005,  # seconds
             producer_request_timeout=30.0,
             consumer_auto_offset_reset="earliest",
             broker_commit_interval=1.0,

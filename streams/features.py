@@ -189,8 +189,10 @@ class FeatureFold:
         oldest = now - self._keep_ms
         for key in list(state.rates):
             buckets = state.rates[key]
-            for start in [start for start in buckets if start < oldest]:
+            gone = [start for start in buckets if start < oldest]
+            for start in gone:
                 del buckets[start]
             if not buckets:
                 del state.rates[key]
+            if gone:
                 state.dirty.add(key)

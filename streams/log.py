@@ -257,6 +257,31 @@ def read(
         consumer.close()
 
 
+def follow(
+    bootstrap: str,
+    codec: Codec,
+    topics: Sequence[str],
+    from_start: bool = False,
+    wait_s: float = 0.2,
+) -> Iterator[list[Event | BadRecord]]:
+    """What arrives from now on (or all there is, and then on), for ever; an empty list if nothing came in time.
+
+    Without merging: order holds within a partition. Survives brokers that die. Raises LogUnavailable
+    if none answers at the start.
+    """
+    consumer = make_consumer(bootstrap)
+    try:
+        partitions = partitions_of(consumer, topics)
+        begins = dict.fromkeys(partitions, 0) if from_start else end_offsets(consumer, partitions)
+        consumer.assign([TopicPartition(*key, offset) for key, offset in begins.items()])
+        while True:
+            messages = consumer.consume(1, wait_s)
+            messages += consumer.consume(999, 0.001) if messages else []
+            yield [decode(codec, m) for m in messages if m.error() is None]
+    finally:
+        consumer.close()
+
+
 class _Reading:
     """What a bounded read still waits for: partition -> the offset at which it ends."""
 

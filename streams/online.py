@@ -51,7 +51,8 @@ class OnlineStore:
                 pipe.set(store_key(task, key), json.dumps(blob, separators=(",", ":")))
             else:
                 pipe.delete(store_key(task, key))
-        pipe.set(store_key(task, "alive"), 1)
+        # Event time up to which the features are folded: tells a reader how far behind they are.
+        pipe.set(store_key(task, "alive"), max(state.predictions.high(), state.labels.high(), 0))
         pipe.execute()
         state.dirty.clear()
 

@@ -1,4 +1,9 @@
-"""The history service: one thread stores the log in ClickHouse, the main thread answers over HTTP."""
+"""The history service: one thread stores the log in ClickHouse, the main thread answers over HTTP.
+
+The embedded ClickHouse (chDB) lives in `<home>/clickhouse`; delete it, and it comes back from the log.
+HTTP on 18123: ClickHouse's own protocol on `/`, and `/ping`, `/healthz` (the process answers), `/readyz`
+(the engine is open and the log is being read), `/lag[?wait=SECONDS]` (see `lag`), `/status`, `/metrics`.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +23,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("driftlog.history")
 
-PORT = 18123
-
 
 def chdb_path(settings: Settings) -> Path:
     """The directory of the embedded ClickHouse."""
@@ -30,10 +33,13 @@ def main(settings: Settings, topics: Sequence[Topic]) -> int:
     """Run until SIGTERM or SIGINT; returns the exit status. What was read is stored before it returns."""
     import uvicorn
 
+    from consumers.history.consumer import LogEnds
     from consumers.history.engine import Engine
     from consumers.history.http import history_app
     from consumers.history.metrics import HistoryMetrics
+    from consumers.history.runner import LogRecreated
     from consumers.history.store import Store, StoreUnavailable, open_embedded, open_server
+    from consumers.history.tables import SchemaDrift
 
     metrics = HistoryMetrics()
     embedded = not settings.clickhouse_url
@@ -45,12 +51,13 @@ def main(settings: Settings, topics: Sequence[Topic]) -> int:
         log.error("%s", error)
         return 1
     engine = Engine(chdb_path(settings)) if embedded else None
-    app = history_app(metrics, engine, settings.clickhouse_url)
+    ends = LogEnds(settings.bootstrap, [topic.name for topic in topics])
+    app = history_app(metrics, engine, ends, settings.clickhouse_url)
     server = uvicorn.Server(
         uvicorn.Config(
             app,
             host=HOST,
-            port=settings.port(PORT),
+            port=settings.port(settings.history_base),
             log_level="warning",
             access_log=False,
             lifespan="off",
@@ -64,9 +71,13 @@ def main(settings: Settings, topics: Sequence[Topic]) -> int:
     def consume() -> None:
         try:
             _runner(settings, topics, store, metrics, stop).run()
-        except Exception:
-            log.exception("the history cannot go on")
+        except (LogRecreated, SchemaDrift) as error:  # what is stored can still be asked
+            log.error("the history cannot go on: %s", error)
             failed.set()
+        except Exception:
+            log.exception("the history stops: its supervisor starts it anew")
+            failed.set()
+            server.should_exit = True
 
     thread = threading.Thread(target=consume, name="history-consumer")
     thread.start()
@@ -86,16 +97,17 @@ def _runner(
     metrics: HistoryMetrics,
     stop: threading.Event,
 ) -> HistoryRunner:
-    from schemas.registry.client import RegistryClient
-
     from consumers.history.consumer import LogReader
     from consumers.history.dead_letters import DeadLetterQueue
     from consumers.history.runner import HistoryRunner
     from schemas.codec import Codec
+    from schemas.registry.client import RegistryClient
 
+    # While it is asked about one schema, nothing else is read: a short answer is worth more here.
+    registry = RegistryClient(settings.registry, settings.home / "schemas", timeout_s=2.0)
     return HistoryRunner(
         topics=topics,
-        decoder=Codec(RegistryClient(settings.registry, settings.home / "schemas"), topics),
+        decoder=Codec(registry, topics),
         reader=LogReader(settings.bootstrap, [topic.name for topic in topics]),
         store=store,
         dead_letters=DeadLetterQueue(settings.bootstrap, settings.replication),

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from consumers.history.columns import kind, split_optional
+from consumers.history.columns import kind, record_columns, split_optional
 from schemas.catalogue import Topic
 from schemas.event import Event, Position
 
@@ -58,17 +58,32 @@ def arrow_type(avro: Any) -> pa.DataType:
     return _LOGICAL.get(logical) or _PRIMITIVES[kind(inner)]
 
 
+class UnfitEvent(ValueError):
+    """A value that the table needs is missing: the record was written with a schema that is not ours."""
+
+
 class EventBlocks:
     """Turns the events of one topic into tables: a column a leaf field, as `tables.event_table` has them."""
 
     def __init__(self, topic: Topic) -> None:
         self._types = {str(schema["name"]): arrow_type(schema) for schema in topic.schemas}
+        self._required = {
+            str(schema["name"]): [
+                column.name
+                for column in record_columns(schema)
+                if not column.type.startswith(("Array(", "Map(")) and "Nullable(" not in column.type
+            ]
+            for schema in topic.schemas
+        }
 
     def knows(self, event_type: str) -> bool:
         return event_type in self._types
 
     def table(self, events: Sequence[Event]) -> pa.Table:
-        """All events in one table; a column that a record type lacks is null there."""
+        """All events in one table; a column that a record type lacks is null there.
+
+        Raises UnfitEvent, ArrowException, OverflowError or TypeError for values that fit no column.
+        """
         by_type: dict[str, list[Event]] = {}
         for event in events:
             by_type.setdefault(event.type, []).append(event)
@@ -80,6 +95,9 @@ class EventBlocks:
     def _one_type(self, name: str, events: list[Event]) -> pa.Table:
         structs = pa.array([event.data for event in events], type=self._types[name])
         columns = dict(_leaves(structs, ""))
+        for column in self._required[name]:
+            if columns[column].null_count:
+                raise UnfitEvent(f"{name} without {column}")
         places = [event.at for event in events if event.at is not None]
         assert len(places) == len(events), "only events that were read from the log have a place"
         columns["_type"] = pa.repeat(pa.scalar(name), len(events))

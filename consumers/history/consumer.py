@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from confluent_kafka import (
     OFFSET_BEGINNING,
     Consumer,
+    IsolationLevel,
     KafkaError,
     KafkaException,
     Message,
     TopicCollection,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
 from consumers.history.sink import Partition, Record
 from schemas.event import Position
@@ -25,7 +26,7 @@ BATCH_BYTES = 32_000_000
 BATCH_SECONDS = 0.25
 
 
-class LogUnavailable(Exception):
+class LogUnavailable(ConnectionError):
     """No broker answered; the clients reconnect by themselves, so try again."""
 
 
@@ -135,6 +136,36 @@ class LogReader:
 
     def close(self) -> None:
         self._consumer.close()
+
+
+class LogEnds:
+    """Asks the brokers where the partitions of the topics end now; for threads other than the reader's."""
+
+    def __init__(self, bootstrap: str, topics: Sequence[str]) -> None:
+        self._admin = AdminClient(_client(bootstrap))
+        self._topics = tuple(topics)
+
+    def __call__(self) -> dict[Partition, int]:
+        """Partition -> offset after its last committed record; raises LogUnavailable."""
+        try:
+            found = self._admin.list_topics(timeout=3.0).topics
+            asked = {
+                TopicPartition(topic, partition): OffsetSpec.latest()  # type: ignore[no-untyped-call]
+                for topic in self._topics
+                if topic in found
+                for partition in found[topic].partitions
+            }
+            if not asked:
+                return {}
+            futures = self._admin.list_offsets(
+                asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=5.0
+            )
+            return {
+                (place.topic, place.partition): int(future.result().offset)
+                for place, future in futures.items()
+            }
+        except KafkaException as error:
+            raise LogUnavailable(_text(error)) from error
 
 
 def _client(bootstrap: str) -> dict[str, str | int | float | bool]:

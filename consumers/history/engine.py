@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from consumers.sql_allowed import FIXED
 from consumers.sql_guard import DATABASE, LIMITS, SafeQuery
 
 _CODE = re.compile(r"Code: (\d+)\. ")
@@ -47,7 +48,8 @@ class Engine:
         """Raises QueryFailed. `params` are bound to `{name:Type}` by the engine."""
         import chdb
 
-        settings: dict[str, object] = {**LIMITS, "result_overflow_mode": "throw", **query.settings}
+        settings: dict[str, object] = {"result_overflow_mode": "throw", **LIMITS}
+        settings |= {**query.settings, **FIXED}
         clause = ", ".join(f"{name} = {_literal(value)}" for name, value in settings.items())
         format_ = query.format or default_format
         try:

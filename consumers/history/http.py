@@ -5,6 +5,7 @@ from __future__ import annotations
 import email
 import email.policy
 import json
+import re
 import time
 import uuid
 import zlib
@@ -19,6 +20,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from consumers.history.engine import Answer, Engine, QueryFailed
+from consumers.history.lag import Ends, lag_route
 from consumers.history.metrics import HistoryMetrics
 from consumers.sql_guard import FORMATS, RefusedQuery, SafeQuery, check, safe_settings
 
@@ -33,6 +35,7 @@ _CONTENT_TYPES = {
     "XML": "application/xml; charset=UTF-8",
     "Markdown": "text/markdown; charset=UTF-8",
 }
+_QUERY_ID = re.compile(r"[ -~]{1,200}")
 _BINARY = ("Arrow", "Native", "ORC", "Parquet", "RowBinary")
 _STATUS = {47: 400, 60: 404, 62: 400, 73: 400, 81: 404, 159: 408, 164: 403, 456: 400, 497: 403}
 _NOT_SETTINGS = frozenset(
@@ -82,7 +85,9 @@ class Asked:
     query_id: str
 
 
-def history_app(metrics: HistoryMetrics, engine: Engine | None, elsewhere: str = "") -> Starlette:
+def history_app(
+    metrics: HistoryMetrics, engine: Engine | None, ends: Ends, elsewhere: str = ""
+) -> Starlette:
     """The ASGI application; without `engine` a query is told to go `elsewhere` (a server's URL)."""
     limiter: anyio.CapacityLimiter | None = None
 
@@ -129,6 +134,7 @@ def history_app(metrics: HistoryMetrics, engine: Engine | None, elsewhere: str =
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             Route("/status", status),
+            lag_route(metrics, ends),
             Route("/metrics", exposition),
         ],
         # Only names of this machine: a web page whose name is made to resolve here stays out.
@@ -233,7 +239,7 @@ def _success(answer: Answer, asked: Asked) -> Response:
         "X-ClickHouse-Format": answer.format,
         "X-ClickHouse-Timezone": answer.timezone,
         "X-ClickHouse-Server-Display-Name": "driftlog",
-        "X-ClickHouse-Query-Id": asked.query_id if asked.query_id.isprintable() else "",
+        "X-ClickHouse-Query-Id": asked.query_id if _QUERY_ID.fullmatch(asked.query_id) else "",
         "Content-Type": _content_type(answer.format),
     }
     return Response(answer.body, headers=headers)

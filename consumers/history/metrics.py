@@ -1,8 +1,9 @@
-"""What the history says about itself: Prometheus metrics and the `/status` document."""
+"""What the history says about itself: Prometheus metrics, `/status` and `/lag`."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -19,6 +20,7 @@ class HistoryMetrics:
         self._places: dict[Partition, dict[str, int]] = {}
         self._state = "starting"
         self._problem = ""
+        self._began = False
         self._lag = Gauge(
             "driftlog_history_lag_events",
             "Events in the log that the history has not stored yet.",
@@ -58,11 +60,32 @@ class HistoryMetrics:
         """`state` is starting, waiting, running, failed or stopped; `problem` says why in one line."""
         with self._lock:
             self._state, self._problem = state, problem
+            self._began = self._began or state == "running"
 
     @property
     def ready(self) -> bool:
+        """Queries are answered and the log is being read; a consumer that waits for a broker still is."""
         with self._lock:
-            return self._state == "running"
+            return self._began and self._state in ("running", "waiting")
+
+    def lag(self, ends: Mapping[Partition, int]) -> dict[str, Any]:
+        """The `/lag` document: how much of the log up to `ends` is stored."""
+        topics: dict[str, dict[str, int]] = {}
+        with self._lock:
+            for partition, end in sorted(ends.items()):
+                stored = self._places.get(partition, {}).get("stored", 0)
+                topic = topics.setdefault(partition[0], {"end": 0, "stored": 0, "lag": 0})
+                topic["end"] += end
+                topic["stored"] += stored
+                topic["lag"] += max(0, end - stored)
+            lag = sum(topic["lag"] for topic in topics.values())
+            return {
+                "caught_up": lag == 0 and self._began,
+                "lag": lag,
+                "state": self._state,
+                "problem": self._problem,
+                "topics": topics,
+            }
 
     def stored(self, partition: Partition, next_offset: int, end: int) -> None:
         """`end` is the partition's high watermark; negative if it is not known yet."""

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
+from consumers.history.blocks import DeadLetter
 from consumers.history.consumer import LogReader, LogUnavailable
 from consumers.history.dead_letters import DeadLetterQueue, DeadLettersUnacknowledged
 from consumers.history.metrics import HistoryMetrics
@@ -19,6 +20,8 @@ log = logging.getLogger("driftlog.history")
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 10.0
 LOOK_FOR_PARTITIONS_S = 3.0
+LOGGED_LETTERS = 5
+"""Dead letters of one batch that are logged one by one."""
 
 
 class LogRecreated(Exception):
@@ -92,9 +95,7 @@ class HistoryRunner:
             self._waiting.pop(partition, None)
         for table, rows in batch.tables:
             self._metrics.wrote(table.name, rows.num_rows)
-        for letter in batch.letters:
-            self._metrics.dead_letters(letter.at.topic, 1)
-            log.warning("dead letter %s: %s", letter.at, letter.message)
+        self._tell_dead(batch.letters)
         if batch.next_offsets:
             self._reader.show_progress(batch.next_offsets)
         for partition, next_offset in self._next.items():
@@ -106,6 +107,15 @@ class HistoryRunner:
         missing = self._names - {topic for topic, _ in self._next}
         problem = f"topics that do not exist yet: {', '.join(sorted(missing))}" if missing else ""
         self._metrics.state("running", problem)
+
+    def _tell_dead(self, letters: Sequence[DeadLetter]) -> None:
+        for letter in letters:
+            self._metrics.dead_letters(letter.at.topic, 1)
+        for letter in letters[:LOGGED_LETTERS]:
+            log.warning("dead letter %s: %s", letter.at, letter.message)
+        if len(letters) > LOGGED_LETTERS:
+            more = len(letters) - LOGGED_LETTERS
+            log.warning("and %d more dead letters: see driftlog.dead_letters", more)
 
     def _wait_for_registry(self, partition: Partition, offset: int, why: str) -> None:
         _, pause = self._waiting.get(partition, (0.0, FIRST_PAUSE_S))

@@ -17,13 +17,14 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from consumers.history.blocks import DeadLetter, EventBlocks
+from consumers.history.blocks import DeadLetter, EventBlocks, UnfitEvent
 from consumers.history.tables import Table, event_table
 from schemas.catalogue import Topic
 from schemas.errors import RegistryUnavailable, UndecodableEvent
 from schemas.event import Event, Position
 
 Partition = tuple[str, int]
+_UNFIT = (UnfitEvent, pa.ArrowException, OverflowError, TypeError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,14 +132,14 @@ class BatchDecoder:
         try:
             batch.tables.append((table, blocks.table([event for _, event in pairs])))
             return
-        except (pa.ArrowException, OverflowError, TypeError):
+        except _UNFIT:
             pass  # some value does not fit its column: find which, keep the others
         good = []
         for record, event in pairs:
             try:
                 blocks.table([event])
                 good.append(event)
-            except (pa.ArrowException, OverflowError, TypeError) as error:
+            except _UNFIT as error:
                 batch.letters.append(_dead_letter(record, error))
         if good:
             batch.tables.append((table, blocks.table(good)))

@@ -22,33 +22,44 @@ if TYPE_CHECKING:
 
 def replay(
     fold: Annotated[
-        list[str] | None, typer.Option("--fold", help="Fold to rebuild; may be repeated. Default: all.")
+        list[str] | None,
+        typer.Option("--fold", help="Fold to rebuild; may be repeated. Default: all."),
     ] = None,
     to: Annotated[
         str | None,
-        typer.Option("--to", help="Only events up to this event time (ISO 8601), e.g. 2013-02-01T12:00."),
+        typer.Option(
+            "--to", help="Only events up to this event time (ISO 8601), e.g. 2013-02-01T12:00."
+        ),
     ] = None,
     to_offset: Annotated[
         int | None, typer.Option("--to-offset", help="Only the first N records of each partition.")
     ] = None,
     verify: Annotated[
         bool,
-        typer.Option("--verify", help="Compare with the live folds, ClickHouse and Redis; 1 if any differs."),
+        typer.Option(
+            "--verify", help="Compare with the live folds, ClickHouse and Redis; 1 if any differs."
+        ),
     ] = False,
     model: Annotated[
         str | None,
-        typer.Option("--model", help="Score the logged predictions again with this version, and compare."),
+        typer.Option(
+            "--model", help="Score the logged predictions again with this version, and compare."
+        ),
     ] = None,
     only: Annotated[
         list[str] | None,
-        typer.Option("--only", help="With --model: only predictions that this version made; repeatable."),
+        typer.Option(
+            "--only", help="With --model: only predictions that this version made; repeatable."
+        ),
     ] = None,
     limit: Annotated[
         int | None, typer.Option("--limit", help="With --model: at most so many predictions.")
     ] = None,
     rebuild: Annotated[
         bool,
-        typer.Option("--rebuild", help="Delete ClickHouse's and Redis's data; they come back from the log."),
+        typer.Option(
+            "--rebuild", help="Delete ClickHouse's and Redis's data; they come back from the log."
+        ),
     ] = False,
     dump: Annotated[
         Path | None, typer.Option("--dump", help="Write the rebuilt states to this file as JSON.")
@@ -187,7 +198,9 @@ def _show_counterfactual(result: Counterfactual, as_json: bool) -> None:
     )
     for name in rows[0] if rows else ():
         if name != "rescored_with":
-            table.add_column(name.replace("_", " "), justify="left" if name == "answered_by" else "right")
+            table.add_column(
+                name.replace("_", " "), justify="left" if name == "answered_by" else "right"
+            )
     for row in rows:
         cells = [value for name, value in row.items() if name != "rescored_with"]
         table.add_row(*(f"{v:.4f}" if isinstance(v, float) else str(v) for v in cells))

@@ -39,7 +39,9 @@ def up(
         running = instance.task_files(settings)
         if task and [file.absolute() for file in task] != running:
             names = ", ".join(map(str, running)) or "no task"
-            raise CliError(f"already up with {names}: `driftlog down` first, then up with other tasks")
+            raise CliError(
+                f"already up with {names}: `driftlog down` first, then up with other tasks"
+            )
         if not as_json:
             typer.echo(f"already up in {settings.home}")
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -12,10 +13,12 @@ import structlog
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.responses import HTMLResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from models.serving import openapi
 from models.serving.bodies import parse_json, read_body
+from models.serving.docs_page import render
 from models.serving.instances import InvalidRequest
 from models.serving.metrics import Metrics
 from models.serving.problems import Problem, as_problem, response
@@ -23,6 +26,9 @@ from models.serving.service import Service
 from streams.log import LogUnavailable
 
 logger = structlog.get_logger()
+
+LOG_EVERY_S = 1.0
+"""An outage fails every request alike: one line a second and cause says it."""
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
@@ -39,6 +45,8 @@ def create_app(service: Service, lifespan: Lifespan = _no_lifespan) -> FastAPI:
         version="1",
         description="Predictions and labels; each is an event in the log before it is answered.",
         lifespan=lifespan,
+        docs_url=None,  # FastAPI's pages need a content delivery network
+        redoc_url=None,
     )
     app.add_middleware(_Measured, metrics=service.metrics)
     _add_problems(app, service.metrics)
@@ -64,7 +72,7 @@ def _add_tasks(app: FastAPI, service: Service) -> None:
         "/v1/tasks/{task}/labels",
         response_model=openapi.LabelsOut,
         responses=openapi.PROBLEMS,
-        openapi_extra=openapi.labels_body(),
+        openapi_extra=openapi.labels_body(service.tasks),
     )
     async def labels(task: str, request: Request) -> Response:
         """Record the truth about predictions as LabelObserved events."""
@@ -94,19 +102,33 @@ def _add_operations(app: FastAPI, service: Service) -> None:
         """Prometheus' text format."""
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
 
+    @app.get("/docs", include_in_schema=False)
+    async def docs(request: Request) -> HTMLResponse:
+        return HTMLResponse(render(app.openapi(), str(request.base_url).rstrip("/")))
+
 
 def _add_problems(app: FastAPI, metrics: Metrics) -> None:
+    logged_at: dict[str, float] = {}
+
     async def refuse(request: Request, error: Exception) -> Response:
         problem = as_problem(error)
+        cause = type(error).__name__
         if problem.status >= 500:
-            metrics.errors.labels(type(error).__name__).inc()
+            metrics.errors.labels(cause).inc()
+        if (
+            problem.status >= 500
+            and time.monotonic() - logged_at.get(cause, -math.inf) > LOG_EVERY_S
+        ):
+            logged_at[cause] = time.monotonic()
             logger.warning("request not served", path=request.scope["path"], reason=str(error))
         return response(problem, request)
 
     async def unrouted(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         detail = f"{request.method} {request.scope['path']}: {error.detail}; see /docs"
-        return response(Problem(error.status_code, detail), request)
+        answer = response(Problem(error.status_code, detail), request)
+        answer.headers.update(error.headers or {})
+        return answer
 
     async def gone(request: Request, _: Exception) -> Response:
         return response(Problem(400, "the caller went away before the body was complete"), request)

@@ -136,7 +136,10 @@ class _Server:
 
     def _use(self, log: KafkaLog) -> None:
         self.log = self.service.log = log
-        self.service.metrics.producers_replaced.set_function(lambda: log.replaced)
+        metrics = self.service.metrics
+        metrics.producers_replaced.set_function(lambda: log.replaced)
+        metrics.log_up.set_function(lambda: log.problem is None)
+        metrics.online_store_up.set_function(lambda: self.store.problem is None)
         logger.info("log connected", bootstrap=self.settings.bootstrap)
 
 

@@ -12,10 +12,17 @@ from models.serving.problems import Problem
 
 MAX_BODY_BYTES = 1024 * 1024
 BODY_TIMEOUT_S = 10.0
+_JSON = "application/json"
 
 
 async def read_body(request: Request, limit: int = MAX_BODY_BYTES) -> bytes:
-    """The whole body, counted while it streams; raises Problem 413 (too large) or 408 (too slow)."""
+    """The whole body, counted while it streams.
+
+    Raises Problem 415 (declared as something else than JSON), 413 (too large) or 408 (too slow).
+    """
+    kind = request.headers.get("content-type", _JSON).partition(";")[0].strip().lower()
+    if kind != _JSON and not kind.endswith("+json"):
+        raise Problem(415, f"the body is declared as {kind[:80]!r}: send Content-Type: {_JSON}")
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared[:20]) > limit:
         raise Problem(413, f"the body has {declared[:20]} bytes, more than {limit}")
@@ -37,10 +44,10 @@ async def read_body(request: Request, limit: int = MAX_BODY_BYTES) -> bytes:
 def parse_json(body: bytes) -> Any:
     """The JSON document in `body` (UTF-8); raises Problem 422 with the place of the first mistake.
 
-    NaN and Infinity parse, so that validation can name the field that holds them.
+    A name twice in one object is a mistake: readers disagree about what it means. NaN and Infinity parse, so that validation can name the field that holds them.
     """
     try:
-        return json.loads(body.decode())
+        return json.loads(body.decode(), object_pairs_hook=_object)
     except UnicodeDecodeError as error:
         raise Problem(422, f"the body is not UTF-8: byte {error.start}") from None
     except json.JSONDecodeError as error:
@@ -54,3 +61,13 @@ def parse_json(body: bytes) -> Any:
         raise Problem(
             422, "the body is not JSON that can be read: it is nested too deeply"
         ) from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            shown = name.encode("ascii", "backslashreplace").decode()[:80]
+            raise Problem(422, f"the body names {shown!r} twice in one object")
+        found[name] = value
+    return found

@@ -71,11 +71,16 @@ def predict(
     return events
 
 
-def answer(champion: Champion, events: Sequence[Event]) -> dict[str, Any]:
-    """The body of a predict response."""
-    return {
+def answer(
+    champion: Champion, events: Sequence[Event], warnings: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The body of a predict response; `warnings` is there only if there are any."""
+    said: dict[str, Any] = {
         "model_version": champion.version,
         "predictions": [
             {name: event.data[name] for name in ("event_id", "score", "label")} for event in events
         ],
     }
+    if warnings:
+        said["warnings"] = list(warnings)
+    return said

@@ -104,9 +104,13 @@ class Swapper:
                 except ArtifactRefused as error:
                     self._refuse(desk, candidate, str(error))
                     continue
+                except Exception as error:  # no file, however odd, may end the service
+                    self._refuse(desk, candidate, repr(error))
+                    continue
                 desk.champion = champion
                 self.service.metrics.swaps.labels(task).inc()
                 logger.info("champion in service", task=task, model_version=champion.version)
+            self.service.metrics.model(task, candidate.version, candidate.since)
             if index == 0 and task in self._alerted:
                 message = f"{candidate.version}, the newest champion, serves"
                 self._send("AlertResolved", task, self._alerted.pop(task), message)

@@ -8,6 +8,7 @@ disconnected caller) only stops waiting; what others wait for goes on.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 import zlib
 from collections import deque
@@ -32,13 +33,18 @@ MAX_WAITING = 50_000
 SILENCE_S = 10.0
 """A batch without an answer for so long gets a new producer: the old one may be beyond repair."""
 RETRY_S = 0.1
+STALLED_S = 8.0
+"""A batch without its acknowledgement for so long: the log takes no writes (a failover is shorter)."""
+DOUBT_S = 20.0
+"""A request that gave up casts doubt on the log for so long, unless something is acknowledged first."""
 
 
 class EventLog(Protocol):
     """Where serving writes."""
 
     @property
-    def connected(self) -> bool: ...
+    def problem(self) -> str | None:
+        """Why events are not acknowledged at the moment; None if they are."""
 
     async def append(self, events: Sequence[Event], timeout_s: float) -> None:
         """Returns when every event is acknowledged; raises LogUnavailable (then any of them may be)."""
@@ -70,6 +76,8 @@ class _Lane:
     waiting: deque[_Record] = field(default_factory=deque)
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     writer: asyncio.Task[None] | None = None
+    sent_at: float | None = None
+    """When the batch in flight was first sent (monotonic, s)."""
 
 
 class KafkaLog:
@@ -85,12 +93,19 @@ class KafkaLog:
         self._partitions: dict[str, int] = {}
         self._waiting = 0
         self._discarding: set[asyncio.Task[None]] = set()
+        self._gave_up_at = -math.inf
         self.replaced = 0
         """Producers given up so far."""
 
     @property
-    def connected(self) -> bool:
-        return self._producer is not None
+    def problem(self) -> str | None:
+        if self._producer is None:
+            return "not connected"
+        now = time.monotonic()
+        since = [lane.sent_at for lane in self._lanes.values() if lane.sent_at is not None]
+        if now - self._gave_up_at > DOUBT_S and now - min(since, default=now) < STALLED_S:
+            return None
+        return "writes are not acknowledged: fewer brokers than min.insync.replicas may be up"
 
     async def connect(self) -> None:
         """Raises KafkaError if no broker answers."""
@@ -116,6 +131,7 @@ class KafkaLog:
                     self._enqueue(event.topic, _Record(group, key, value, headers, now_ms))
                 await group.done
         except TimeoutError:
+            self._gave_up_at = time.monotonic()
             message = (
                 f"{group.missing} of {len(events)} events not acknowledged in {timeout_s:.0f} s"
             )
@@ -164,7 +180,10 @@ class KafkaLog:
             lane.wake.clear()
             while lane.waiting:
                 batch = self._take(lane)
-                await self._deliver(lane, batch)
+                lane.sent_at = time.monotonic()
+                if await self._deliver(lane, batch):
+                    self._gave_up_at = -math.inf
+                lane.sent_at = None
                 self._waiting -= len(batch)
                 for record in batch:
                     record.group.missing -= 1
@@ -183,14 +202,17 @@ class KafkaLog:
             size += len(record.value) + 600  # key and headers
         return batch
 
-    async def _deliver(self, lane: _Lane, batch: list[_Record]) -> None:
-        """Send until acknowledged. After a fatal error or long silence the next try has a new producer."""
+    async def _deliver(self, lane: _Lane, batch: list[_Record]) -> bool:
+        """Send until acknowledged; False if nobody waits any more.
+
+        After a fatal error or long silence the next try has a new producer.
+        """
         while batch:
             producer = await self._connected()
             try:
                 async with asyncio.timeout(self._silence_s):
                     await self._send(producer, lane, batch)
-                    return
+                    return True
             except TimeoutError:
                 why = f"no answer for {self._silence_s:.0f} s"
             except Exception as error:  # whatever it is, the lane must live on
@@ -201,6 +223,7 @@ class KafkaLog:
             await self._replace(producer)
             await asyncio.sleep(RETRY_S)
             batch = [record for record in batch if not record.group.done.cancelled()]
+        return False
 
     async def _send(self, producer: AIOKafkaProducer, lane: _Lane, batch: list[_Record]) -> None:
         """Raises KafkaError. More than one Kafka batch only if the records are large."""

@@ -57,7 +57,8 @@ class Follower:
             await asyncio.sleep(RETRY_S)
 
     async def _follow(self) -> None:
-        extra = {"fetch.wait.max.ms": 500}  # few and far between, and answered at once when they come
+        # Events are few and far between here; one that comes ends the wait at once.
+        extra = {"fetch.wait.max.ms": 500}
         consumer = make_consumer(self._bootstrap, "driftlog-serving", **extra)
         offsets = self._projector.offsets
         consumer.assign([TopicPartition(t, 0, offsets.get((t, 0), 0)) for t in self._topics])

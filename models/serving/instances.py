@@ -39,7 +39,7 @@ class InvalidRequest(ValueError):
     """The body cannot be accepted; nothing of it was."""
 
     def __init__(self, errors: list[FieldError]) -> None:
-        super().__init__("; ".join(f"{e.loc}: {e.message}" for e in errors[:3]))
+        super().__init__("; ".join(f"{e.loc or 'the body'}: {e.message}" for e in errors[:3]))
         self.errors = errors
 
 
@@ -112,7 +112,7 @@ class InstanceParser:
             if name in self._computed:
                 why = "is computed by the feature store and must not be sent"
             else:
-                why = f"is no feature of task {self._task}, which takes {', '.join(self._names)}"
+                why = f"is no feature of task {self._task}, which takes {', '.join(n for n, _ in self._given)}"
             errors.add(f"instances[{index}].{_shown(name)}", why)
         return _envelope(f"instances[{index}]", instance, now_ms, errors)
 

@@ -5,64 +5,69 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import generate_latest
 
-_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0)
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0)
 
 
 class Metrics:
     """One set of metrics with its own registry, so that two services in one process do not mix."""
 
     def __init__(self) -> None:
-        self.registry = registry = CollectorRegistry()
-        self.requests = Counter(
-            "driftlog_serving_requests", "Requests.", ["route", "status"], registry=registry
+        self.registry = CollectorRegistry()
+        self.requests = self._counter("requests", "Requests.", "route", "status")
+        self.seconds = self._seconds(
+            "request_seconds", "Time to answer, from the request's head to the answer.", "route"
         )
-        self.seconds = Histogram(
-            "driftlog_serving_request_seconds",
-            "Time to answer, from the first byte of the body to the answer.",
-            ["route"],
-            buckets=_SECONDS,
-            registry=registry,
+        self.append_seconds = self._seconds(
+            "append_seconds", "Time until the log acknowledged the events of a request."
         )
-        self.append_seconds = Histogram(
-            "driftlog_serving_append_seconds",
-            "Time until the log acknowledged the events of a request.",
-            buckets=_SECONDS,
-            registry=registry,
+        self.predictions = self._counter(
+            "predictions", "Predictions answered.", "task", "model_version"
         )
-        self.predictions = Counter(
-            "driftlog_serving_predictions",
-            "Predictions answered.",
-            ["task", "model_version"],
-            registry=registry,
+        self.labels = self._counter("labels", "Labels accepted.", "task")
+        self.swaps = self._counter("swaps", "Champions put in service.", "task")
+        self.refused = self._counter(
+            "refused_artifacts", "Champions whose artifact was refused.", "task"
         )
-        self.labels = Counter(
-            "driftlog_serving_labels", "Labels accepted.", ["task"], registry=registry
-        )
-        self.swaps = Counter(
-            "driftlog_serving_swaps", "Champions put in service.", ["task"], registry=registry
-        )
-        self.refused = Counter(
-            "driftlog_serving_refused_artifacts",
-            "Champions whose artifact was refused.",
-            ["task"],
-            registry=registry,
-        )
-        self.errors = Counter(
-            "driftlog_serving_errors",
-            "Requests not served, by cause.",
-            ["cause"],
-            registry=registry,
-        )
-        self.without_features = Counter(
-            "driftlog_serving_requests_without_online_features",
+        self.errors = self._counter("errors", "Requests not served, by cause.", "cause")
+        self.without_features = self._counter(
+            "requests_without_online_features",
             "Requests served with missing rates and observations: the online store was away.",
-            registry=registry,
+            "task",
         )
-        self.producers_replaced = Gauge(
-            "driftlog_serving_producers_replaced",
-            "Kafka producers given up since the start.",
-            registry=registry,
+        self._model = self._gauge(
+            "model_info", "1 for the version that answers for a task.", "task", "model_version"
         )
+        self._model_since = self._gauge(
+            "model_since_seconds", "Event time of the decision that installed it.", "task"
+        )
+        self._versions: dict[str, str] = {}
+        self.log_up = self._gauge("log_up", "1 if the log acknowledges.")
+        self.online_store_up = self._gauge(
+            "online_store_up", "1 if the online feature store answered last time."
+        )
+        self.producers_replaced = self._gauge(
+            "producers_replaced", "Kafka producers given up since the start."
+        )
+
+    def model(self, task: str, version: str, since_ms: int) -> None:
+        """Note that `version` answers for `task` now."""
+        before = self._versions.get(task)
+        if before not in (None, version):
+            self._model.remove(task, before)
+        self._versions[task] = version
+        self._model.labels(task, version).set(1)
+        self._model_since.labels(task).set(since_ms / 1000)
 
     def text(self) -> bytes:
         return generate_latest(self.registry)
+
+    def _counter(self, name: str, doc: str, *labels: str) -> Counter:
+        return Counter(f"driftlog_serving_{name}", doc, labels, registry=self.registry)
+
+    def _gauge(self, name: str, doc: str, *labels: str) -> Gauge:
+        return Gauge(f"driftlog_serving_{name}", doc, labels, registry=self.registry)
+
+    def _seconds(self, name: str, doc: str, *labels: str) -> Histogram:
+        return Histogram(
+            f"driftlog_serving_{name}", doc, labels, buckets=_SECONDS, registry=self.registry
+        )

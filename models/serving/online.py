@@ -1,6 +1,7 @@
 """The online feature store, read side: Redis strings `driftlog:<task>:<blob key>`, one MGET per request.
 
-It is a cache of the feature fold. Without it requests are served with missing rates and observations.
+It is a cache of the feature fold. Without it requests are served with missing rates and observations, and
+the answers say so. A store that its writer has not filled (just started, flushed) counts as absent.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ from redis.exceptions import RedisError
 from streams.features import Blob
 from streams.online import store_key
 
-TIMEOUT_S = 0.1
-PAUSE_S = 1.0
+TIMEOUT_S = 1.0
+PAUSE_S = 2.0
 """After a failure the store is left alone for so long: a dead one must not cost every request its timeout."""
 LOOP_TURNS = 10
 CACHED_BLOBS = 20_000
+FILLED = "alive"
+"""The writer sets this key after all others."""
 
 Blobs = Callable[[str], Blob | None]
 
@@ -32,11 +35,11 @@ class OnlineStore(Protocol):
     """Reads blobs; never raises."""
 
     @property
-    def available(self) -> bool:
-        """False if the last read failed."""
+    def problem(self) -> str | None:
+        """Why the last read brought nothing; None if it did."""
 
     async def blobs(self, task: str, keys: Sequence[str]) -> Blobs | None:
-        """A lookup over `keys`; None if the store did not answer."""
+        """A lookup over `keys`; None if the store has no answer (`problem` says why)."""
 
 
 class RedisStore:
@@ -47,7 +50,7 @@ class RedisStore:
         self._clock = clock
         self._closed_until = 0.0
         self._decoded: dict[str, tuple[bytes, Blob | None]] = {}
-        self.available = True
+        self.problem: str | None = None
 
     async def blobs(self, task: str, keys: Sequence[str]) -> Blobs | None:
         if not keys:
@@ -55,12 +58,15 @@ class RedisStore:
         if self._clock() < self._closed_until:
             return None
         names = [store_key(task, key) for key in keys]
-        values = await self._mget(names)
+        values = await self._mget([store_key(task, FILLED), *names])
         if values is None:
-            self.available = False
+            self.problem = "Redis does not answer"
             self._closed_until = self._clock() + PAUSE_S
             return None
-        self.available = True
+        filled, *values = values
+        self.problem = None if filled else "Redis is not filled yet"
+        if not filled:
+            return None
         pairs = zip(keys, names, values, strict=True)
         found = {key: self._decode(name, raw) for key, name, raw in pairs if raw is not None}
         return found.get

@@ -24,6 +24,9 @@ class PredictOut(BaseModel):
 
     model_version: str = Field(examples=["flights-3"])
     predictions: list[PredictionOut]
+    warnings: list[str] | None = Field(
+        default=None, description="Only there if something was amiss: features served as missing."
+    )
 
 
 class LabelsOut(BaseModel):
@@ -66,7 +69,9 @@ _MEANINGS = {
     404: "No such task; the known ones are named.",
     413: "The body is larger than 1 MiB.",
     422: "The body is refused; `errors` says where and why. Nothing of it was accepted.",
-    503: "No model yet, or the log did not acknowledge in time: send the same event_ids again.",
+    408: "The body did not arrive in time.",
+    415: "The body is not declared as application/json.",
+    503: "No model yet, or the log did not acknowledge in time: send the same body again.",
 }
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {
@@ -92,7 +97,7 @@ _ENVELOPE: dict[str, Any] = {
 
 
 def predict_body(tasks: Sequence[Task]) -> dict[str, Any]:
-    """`openapi_extra` of predict: one example per task."""
+    """`openapi_extra` of predict: a schema of the instance and an example per task."""
     schema = {
         "type": "object",
         "required": ["instances"],
@@ -101,7 +106,7 @@ def predict_body(tasks: Sequence[Task]) -> dict[str, Any]:
                 "type": "array",
                 "minItems": 1,
                 "maxItems": MAX_INSTANCES,
-                "items": {"type": "object", "properties": _ENVELOPE, "additionalProperties": True},
+                "items": {"anyOf": [_instance(task) for task in tasks]},
             }
         },
     }
@@ -109,8 +114,8 @@ def predict_body(tasks: Sequence[Task]) -> dict[str, Any]:
     return _body(schema, examples)
 
 
-def labels_body() -> dict[str, Any]:
-    """`openapi_extra` of labels."""
+def labels_body(tasks: Sequence[Task]) -> dict[str, Any]:
+    """`openapi_extra` of labels: an example per task."""
     item = {
         "type": "object",
         "required": ["prediction_id", "label"],
@@ -128,7 +133,23 @@ def labels_body() -> dict[str, Any]:
         "properties": {"labels": {"type": "array", "maxItems": MAX_LABELS, "items": item}},
     }
     known = {"prediction_id": "7b0f6a52-5a0e-4f43-9d38-0d1f0c0f9a11", "label": 1}
-    return _body(schema, {"one label": {"value": {"labels": [known]}}})
+    return _body(schema, {task.name: {"value": {"labels": [known]}} for task in tasks})
+
+
+def _instance(task: Task) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    for feature in task.features:
+        if feature.name in task.given:
+            kind = "string" if isinstance(feature, Category) else "number"
+            about = {"description": feature.doc} if feature.doc else {}
+            fields[feature.name] = {"type": [kind, "null"], **about}
+    return {
+        "title": task.name,
+        "type": "object",
+        "required": list(fields),
+        "additionalProperties": False,
+        "properties": {**fields, **_ENVELOPE},
+    }
 
 
 def _example(task: Task) -> dict[str, Any]:

@@ -18,6 +18,7 @@ _TITLES = {
     405: "Method Not Allowed",
     408: "Request Timeout",
     413: "Content Too Large",
+    415: "Unsupported Media Type",
     422: "Unprocessable Content",
     500: "Internal Server Error",
     503: "Service Unavailable",
@@ -41,7 +42,7 @@ def as_problem(error: Exception) -> Problem:
     if isinstance(error, InvalidRequest):
         return Problem(422, f"the request was refused: {error}", error.errors)
     if isinstance(error, LogUnavailable):
-        detail = f"the log did not acknowledge: {error}; send the same event_ids again"
+        detail = f"the log did not acknowledge: {error}; send the same body again (with event_ids)"
         return Problem(503, detail)
     return Problem(500, "serving failed on this request; its log says why")
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
+import asyncio
 import time
 import uuid
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from models.serving.answers import Answer, Answers, key_of
 from models.serving.core import Champion, answer, keys_of, predict
 from models.serving.eventlog import EventLog
 from models.serving.instances import InstanceParser, parse_labels
@@ -18,10 +18,12 @@ from models.serving.online import OnlineStore
 from models.serving.problems import Problem
 from schemas.event import Event
 from streams.features import Blob
-from streams.task import Task
+from streams.log import LogUnavailable
+from streams.task import Ask, Task
 
-DEADLINE_S = 25.0
-REMEMBERED_ANSWERS = 256
+DEADLINE_S = 15.0
+"""A request waits so long for the log: longer than a failover takes, shorter than callers' patience."""
+WITHOUT_STORE = "the online feature store was away: rates and observations are missing"
 
 
 @dataclass(slots=True)
@@ -49,7 +51,7 @@ class Service:
     now_ms: Callable[[], int] = wall_clock_ms
     new_id: Callable[[], str] = lambda: str(uuid.uuid4())
     desks: dict[str, Desk] = field(init=False)
-    _answers: OrderedDict[bytes, dict[str, Any]] = field(default_factory=OrderedDict)
+    _answers: Answers = field(default_factory=Answers)
 
     def __post_init__(self) -> None:
         self.desks = {task.name: Desk(task, InstanceParser(task)) for task in self.tasks}
@@ -76,21 +78,32 @@ class Service:
             return made[-1]
 
         asks = desk.parser.parse(body, self.now_ms(), new_id)
-        key = b"" if made or not raw else hashlib.blake2b(raw + task.encode()).digest()
-        if key in self._answers:
-            return self._answers[key]
+
+        async def prepare() -> tuple[Answer, Sequence[Event]]:
+            return await self._predict(desk.task, champion, asks)
+
+        if made or not raw:
+            said, events = await prepare()
+            await self._append_predictions(events)
+            return said
+        try:
+            async with asyncio.timeout(2 * self.deadline_s):
+                key = key_of(task, raw)
+                return await self._answers.once(key, prepare, self._append_predictions)
+        except TimeoutError:
+            raise LogUnavailable("an earlier request with these event_ids still waits") from None
+
+    async def _predict(
+        self, task: Task, champion: Champion | None, asks: Sequence[Ask]
+    ) -> tuple[Answer, Sequence[Event]]:
+        """The answer, and the events that have to be in the log before it is given."""
         if champion is None:
-            raise Problem(503, f"no model is loaded for task {task} yet")
-        blob = await self._blobs(desk.task, keys_of(desk.task, asks))
-        events = predict(desk.task, champion, asks, blob)
-        await self._append(events)
-        self.metrics.predictions.labels(task, champion.version).inc(len(events))
-        said = answer(champion, events)
-        if key:
-            self._answers[key] = said
-            if len(self._answers) > REMEMBERED_ANSWERS:
-                self._answers.popitem(last=False)
-        return said
+            raise Problem(503, f"no model is loaded for task {task.name} yet")
+        blob = await self.store.blobs(task.name, keys_of(task, asks))
+        events = predict(task, champion, asks, blob or _nothing)
+        if blob is None:
+            self.metrics.without_features.labels(task.name).inc()
+        return answer(champion, events, (WITHOUT_STORE,) if blob is None else ()), events
 
     async def label(self, task: str, body: object) -> dict[str, Any]:
         """Take `{"labels": [...]}`; raises like `predict`."""
@@ -113,25 +126,25 @@ class Service:
 
     def readiness(self) -> tuple[bool, dict[str, Any]]:
         """Whether every task can be served, and what each part says. The online store is no condition."""
-        connected = self.log is not None and self.log.connected
+        trouble = self.log.problem if self.log else "not connected"
         models = {
             name: desk.champion.version if desk.champion else None
             for name, desk in self.desks.items()
         }
-        ready = connected and all(models.values())
+        ready = not trouble and all(models.values())
         return ready, {
             "ready": ready,
-            "log": "connected" if connected else "not connected",
+            "log": trouble or "ok",
             "models": models,
-            "online_features": "ok" if self.store.available else "unreachable: served as missing",
+            "online_features": f"{store}: served as missing"
+            if (store := self.store.problem)
+            else "ok",
         }
 
-    async def _blobs(self, task: Task, keys: Sequence[str]) -> Callable[[str], Blob | None]:
-        found = await self.store.blobs(task.name, keys)
-        if found is None:
-            self.metrics.without_features.inc()
-            return _nothing
-        return found
+    async def _append_predictions(self, events: Sequence[Event]) -> None:
+        await self._append(events)
+        task, version = events[0].topic.partition(".")[0], events[0].data["model_version"]
+        self.metrics.predictions.labels(task, version).inc(len(events))
 
     async def _append(self, events: Sequence[Event]) -> None:
         if self.log is None:

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from schemas.compatibility import DEFAULT_LEVEL
-from schemas.registry import commands, faults, store
+from schemas.registry import commands, faults, records, store
 from schemas.registry.faults import RegistryFault
 from schemas.registry.metrics import RegistryMetrics
 from schemas.registry.service import Registry
@@ -62,9 +62,17 @@ class _Api:
         self._registry = registry
 
     def routes(self) -> dict[str, dict[str, Handler]]:
-        config = {"GET": self.level, "PUT": self.set_level, "DELETE": self.delete_level}
-        mode = {"GET": self.mode, "PUT": self.set_mode, "DELETE": self.delete_mode}
-        check = {"POST": self.check}
+        config: dict[str, Handler] = {
+            "GET": self.level,
+            "PUT": self.set_level,
+            "DELETE": self.delete_level,
+        }
+        mode: dict[str, Handler] = {
+            "GET": self.mode,
+            "PUT": self.set_mode,
+            "DELETE": self.delete_mode,
+        }
+        check: dict[str, Handler] = {"POST": self.check}
         return {
             "/": {"GET": lambda request, body: {}},
             "/subjects": {"GET": self.subjects},
@@ -201,7 +209,7 @@ class _Api:
             own = state.levels.get(subject)
             if own is None and subject is not None:
                 raise faults.no_subject(subject)
-            return [commands.config_record(subject, None)], {
+            return [records.config_record(subject, None)], {
                 "compatibilityLevel": own or DEFAULT_LEVEL
             }
 
@@ -211,7 +219,9 @@ class _Api:
         subject = _subject_or_all(request)
         own = self._registry.read(lambda state: state.modes.get(subject))
         if own is None and subject is not None and not _flag(request, "defaultToGlobal"):
-            raise RegistryFault(40409, f"Subject '{subject}' does not have subject-level mode configured")
+            raise RegistryFault(
+                40409, f"Subject '{subject}' does not have subject-level mode configured"
+            )
         return {"mode": self._registry.read(lambda state: store.mode(state, subject or ""))}
 
     def set_mode(self, request: Request, body: Any) -> dict[str, Any]:
@@ -227,16 +237,14 @@ class _Api:
             own = state.modes.get(subject)
             if own is None and subject is not None:
                 raise faults.no_subject(subject)
-            return [commands.mode_record(subject, None)], {"mode": own or store.DEFAULT_MODE}
+            return [records.mode_record(subject, None)], {"mode": own or store.DEFAULT_MODE}
 
         return self._registry.change(drop)
 
     def _version(self, request: Request) -> Version:
         subject, number = _subject(request), _version_number(request)
         deleted = _flag(request, "deleted")
-        return self._registry.read(
-            lambda state: commands.version(state, subject, number, deleted)
-        )
+        return self._registry.read(lambda state: commands.version(state, subject, number, deleted))
 
     def _text(self, request: Request) -> tuple[int, str]:
         raw = request.path_params["id"]

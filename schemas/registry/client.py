@@ -6,18 +6,21 @@ anything else are not (RegistryUnavailable: the same bytes may be readable in a 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import httpx
 
 from schemas.errors import IncompatibleSchema, InvalidSchemaText, RegistryUnavailable, UnknownSchema
+from schemas.safety import UnsafeSchema, parse_text
 
 MEDIA_TYPE = "application/vnd.schemaregistry.v1+json"
 TRIES = 4
@@ -28,11 +31,13 @@ MAX_UNKNOWN = 10_000
 
 
 class RegistryClient:
-    """Thread-safe. `cache_dir` keeps schemas by id for the time when the registry does not answer."""
+    """Thread-safe. `cache_dir` keeps what was learned for the time when the registry does not answer."""
 
     def __init__(self, url: str, cache_dir: Path | None = None, timeout_s: float = 12.0) -> None:
         self._url = url.rstrip("/")
-        self._cache_dir = cache_dir
+        # Ids are a registry's own: what one said must not be taken for the word of another.
+        place = urlsplit(self._url).netloc.rpartition("@")[2].replace(":", "-")
+        self._cache_dir = cache_dir / place if cache_dir else None
         self._http = httpx.Client(
             base_url=self._url,
             timeout=httpx.Timeout(timeout_s, connect=2.0),
@@ -48,7 +53,10 @@ class RegistryClient:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
     ) -> None:
         self.close()
 
@@ -65,11 +73,11 @@ class RegistryClient:
         try:
             schema = self._fetch(schema_id)
         except RegistryUnavailable:
-            schema = self._from_disk(schema_id)
+            schema = self._from_disk(f"{schema_id}.json")
             if schema is None:
                 raise
         else:
-            self._to_disk(schema_id, schema)
+            self._to_disk(f"{schema_id}.json", schema)
         with self._lock:
             self._schemas[schema_id] = schema
         return schema
@@ -83,20 +91,21 @@ class RegistryClient:
         known = self._ids.get((subject, text))
         if known is not None:
             return known
-        path = f"/subjects/{quote(subject, safe='')}/versions"
-        status, answer = self._ask("POST", path, {"schema": text})
-        if status == 200 and isinstance(answer, dict) and type(answer.get("id")) is int:
-            schema_id: int = answer["id"]
-            with self._lock:
-                self._ids[subject, text] = schema_id
-                self._schemas.setdefault(schema_id, schema)
-            self._to_disk(schema_id, schema)
-            return schema_id
-        if status == 409:
-            raise IncompatibleSchema(_message(answer))
-        if status == 422:
-            raise InvalidSchemaText(f"{subject}: {_message(answer)}")
-        raise self._unclear("POST", path, status, answer)
+        name = f"{hashlib.sha256(f'{subject} {text}'.encode()).hexdigest()[:32]}.id"
+        try:
+            schema_id = self._register(subject, text)
+        except RegistryUnavailable:
+            kept = self._from_disk(name)
+            if type(kept) is not int:
+                raise
+            schema_id = kept
+        else:
+            self._to_disk(name, schema_id)
+            self._to_disk(f"{schema_id}.json", schema)
+        with self._lock:
+            self._ids[subject, text] = schema_id
+            self._schemas.setdefault(schema_id, schema)
+        return schema_id
 
     def subjects(self) -> list[str]:
         """Names of all subjects; raises RegistryUnavailable."""
@@ -110,7 +119,7 @@ class RegistryClient:
             status, answer = self._ask("GET", f"{path}/{number}")
             if status != 200:
                 raise self._unclear("GET", f"{path}/{number}", status, answer)
-            found.append({**answer, "schema": json.loads(answer["schema"])})
+            found.append({**answer, "schema": parse_text(answer["schema"])})
         return found
 
     def look_up(self, subject: str, schema: Any) -> int | None:
@@ -125,8 +134,11 @@ class RegistryClient:
 
     def compatible(self, subject: str, schema: Any) -> list[str]:
         """What forbids `schema` as the next version of `subject`: field and rule; empty if nothing does."""
-        path = f"/compatibility/subjects/{quote(subject, safe='')}/versions?verbose=true"
-        status, answer = self._ask("POST", path, {"schema": json.dumps(schema)})
+        body = {"schema": json.dumps(schema)}
+        path = f"/compatibility/subjects/{quote(subject, safe='')}/versions"
+        status, answer = self._ask("POST", f"{path}?verbose=true", body)
+        if status in {404, 405} and _code(answer) not in {40401, 40402}:
+            status, answer = self._ask("POST", f"{path}/latest?verbose=true", body)
         if status == 200 and isinstance(answer, dict):
             said = [str(line) for line in answer.get("messages") or ()]
             return [] if answer.get("is_compatible") else said or ["incompatible"]
@@ -134,6 +146,29 @@ class RegistryClient:
             return []
         if status == 422:
             return [_message(answer)]
+        raise self._unclear("POST", path, status, answer)
+
+    def level(self, subject: str) -> str:
+        """The compatibility level in force for `subject`, e.g. 'FULL_TRANSITIVE'."""
+        path = f"/config/{quote(subject, safe='')}?defaultToGlobal=true"
+        status, answer = self._ask("GET", path)
+        if status == 404 and _code(answer) in {40401, 40408}:
+            path = "/config"
+            status, answer = self._ask("GET", path)
+        if status == 200 and isinstance(answer, dict) and "compatibilityLevel" in answer:
+            return str(answer["compatibilityLevel"])
+        raise self._unclear("GET", path, status, answer)
+
+    def _register(self, subject: str, text: str) -> int:
+        path = f"/subjects/{quote(subject, safe='')}/versions"
+        status, answer = self._ask("POST", path, {"schema": text})
+        if status == 200 and isinstance(answer, dict) and type(answer.get("id")) is int:
+            return int(answer["id"])
+        if status == 409:
+            said = _message(answer)
+            raise IncompatibleSchema(said if subject in said else f"{subject}: {said}")
+        if status == 422:
+            raise InvalidSchemaText(f"{subject}: {_message(answer)}")
         raise self._unclear("POST", path, status, answer)
 
     def _fetch(self, schema_id: int) -> Any:
@@ -150,9 +185,9 @@ class RegistryClient:
         if (answer.get("schemaType") or "AVRO") != "AVRO":
             raise UnknownSchema(f"schema {schema_id} is {answer['schemaType']}, not Avro")
         try:
-            return json.loads(answer["schema"])
-        except (ValueError, TypeError, RecursionError) as error:
-            raise UnknownSchema(f"schema {schema_id} is not JSON: {error}") from error
+            return parse_text(answer["schema"])
+        except (UnsafeSchema, TypeError, AttributeError) as error:
+            raise UnknownSchema(f"schema {schema_id}: {error}") from error
 
     def _remember_unknown(self, schema_id: int) -> None:
         with self._lock:
@@ -190,25 +225,26 @@ class RegistryClient:
             "does the address point to a schema registry?"
         )
 
-    def _from_disk(self, schema_id: int) -> Any:
+    def _from_disk(self, name: str) -> Any:
         if self._cache_dir is None:
             return None
         try:
-            return json.loads((self._cache_dir / f"{schema_id}.json").read_text("utf-8"))
+            return json.loads((self._cache_dir / name).read_text("utf-8"))
         except (OSError, ValueError):
             return None
 
-    def _to_disk(self, schema_id: int, schema: Any) -> None:
+    def _to_disk(self, name: str, value: Any) -> None:
         """Written aside and renamed, so that no reader ever sees half a file; a full disk is no error."""
         if self._cache_dir is None:
             return
-        aside = self._cache_dir / f"{schema_id}.{os.getpid()}.{threading.get_ident()}.tmp"
+        aside = self._cache_dir / f"{name}.{os.getpid()}.{threading.get_ident()}.tmp"
         try:
             self._cache_dir.mkdir(parents=True, exist_ok=True)
-            aside.write_text(json.dumps(schema), "utf-8")
-            aside.replace(self._cache_dir / f"{schema_id}.json")
+            aside.write_text(json.dumps(value), "utf-8")
+            aside.replace(self._cache_dir / name)
         except OSError:
-            aside.unlink(missing_ok=True)
+            with suppress(OSError):
+                aside.unlink(missing_ok=True)
 
 
 def _json(response: httpx.Response) -> Any:

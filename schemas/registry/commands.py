@@ -72,10 +72,8 @@ def register(state: State, subject: str, given: Given) -> tuple[list[Record], Ve
 def check(state: State, subject: str, given: Given, number: int | None = None) -> list[str]:
     """Why the schema may not follow under `subject`; only version `number` is asked if given."""
     level = store.level(state, subject)
-    if number is None:
-        earlier = store.versions(state, subject)
-    else:
-        earlier = [version(state, subject, number)]
+    live = store.versions(state, subject)
+    earlier = live if number is None else [version(state, subject, number)]
     schemas = []
     for one in earlier:
         try:

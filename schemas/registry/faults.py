@@ -32,7 +32,9 @@ def no_version(number: int) -> RegistryFault:
 
 
 def no_schema(schema_id: int | None = None) -> RegistryFault:
-    return RegistryFault(40403, f"Schema {schema_id} not found" if schema_id else "Schema not found")
+    return RegistryFault(
+        40403, f"Schema {schema_id} not found" if schema_id else "Schema not found"
+    )
 
 
 def invalid_schema(why: object) -> RegistryFault:
@@ -43,7 +45,7 @@ def invalid_version(text: str) -> RegistryFault:
     return RegistryFault(
         42202,
         f"The specified version '{text}' is not a valid version id. "
-        "Allowed values are between [1, 2^31-1] and the string \"latest\"",
+        'Allowed values are between [1, 2^31-1] and the string "latest"',
     )
 
 

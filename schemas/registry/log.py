@@ -18,7 +18,7 @@ from confluent_kafka import (
     Producer,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
 from schemas.registry import faults, store
 from schemas.registry.records import TOPIC, Record, noop_record
@@ -111,7 +111,7 @@ class KafkaLog:
 
         def report(error: KafkaError | None, message: Message) -> None:
             if error is None:
-                delivered.append(message.offset())
+                delivered.append(_offset(message))
             else:
                 errors.append(error)
 
@@ -199,9 +199,9 @@ class KafkaLog:
             self._apply(message)
         elif error.code() == KafkaError._PARTITION_EOF:
             with self._reached:
-                if message.offset() < self._next_offset:
+                if _offset(message) < self._next_offset:
                     raise _LogBeganAnew
-                self._next_offset = message.offset()
+                self._next_offset = _offset(message)
                 self._loaded = True
                 self._reached.notify_all()
         elif error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
@@ -212,9 +212,15 @@ class KafkaLog:
 
     def _apply(self, message: Message) -> None:
         with self._reached:
-            offset = message.offset()
+            offset = _offset(message)
             if offset < self._next_offset:
                 raise _LogBeganAnew
             store.apply(self._state, Record(message.key() or b"", message.value()))
             self._next_offset = offset + 1
             self._reached.notify_all()
+
+
+def _offset(message: Message) -> int:
+    offset = message.offset()
+    assert offset is not None
+    return int(offset)

@@ -148,9 +148,7 @@ def _hide(state: State, subject: str, until: Any) -> None:
     numbers = state.subjects.get(subject, {})
     for number, version in numbers.items():
         if type(until) is int and number <= until and not version.deleted:
-            numbers[number] = Version(
-                subject, number, version.id, version.text, True, version.type
-            )
+            numbers[number] = Version(subject, number, version.id, version.text, True, version.type)
 
 
 def _set(settings: dict[str | None, str], subject: str | None, value: Any, known: Any) -> None:

@@ -106,7 +106,9 @@ async def serving(served: Service) -> AsyncIterator[httpx.AsyncClient]:
     while not server.started:
         await asyncio.sleep(0.02)
     limits = httpx.Limits(max_connections=32)
-    async with httpx.AsyncClient(base_url=f"http://{HOST}:{port}", timeout=40, limits=limits) as http:
+    async with httpx.AsyncClient(
+        base_url=f"http://{HOST}:{port}", timeout=40, limits=limits
+    ) as http:
         yield http
     server.should_exit = True
     await running

@@ -164,7 +164,7 @@ def test_a_crash_between_any_two_writes_loses_and_doubles_nothing(
     store._command("TRUNCATE TABLE driftlog.dead_letters")
     store._command("TRUNCATE TABLE driftlog.positions")
     features = [
-        prediction(n).data | {"entity": "origin", "key": "JFK", "values": {"temp": float(n)}}
+        {**prediction(n).data, "entity": "origin", "key": "JFK", "values": {"temp": float(n)}}
         for n in range(4)
     ]
     events = [

@@ -64,7 +64,7 @@ class MemoryLog:
 
     def __init__(self) -> None:
         self.events: list[Event] = []
-        self.connected = True
+        self.problem: str | None = None
         self.broken = False
         self.gate = asyncio.Event()
         self.gate.set()
@@ -87,10 +87,10 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self.content: dict[str, Blob] = {}
-        self.available = True
+        self.problem: str | None = None
 
     async def blobs(self, task: str, keys: Sequence[str]) -> Blobs | None:
-        return self.content.get if self.available else None
+        return None if self.problem else self.content.get
 
 
 class Line:

@@ -89,15 +89,17 @@ async def test_the_served_vector_holds_rates_and_observations(
 async def test_without_the_online_store_values_are_missing_and_counted(
     client: httpx.AsyncClient, log: MemoryLog, store: MemoryStore
 ) -> None:
-    store.available = False
+    store.problem = "Redis does not answer"
     answer = await client.post(PREDICT, json={"instances": [flight()]})
     assert answer.status_code == 200
+    (warning,) = answer.json()["warnings"]
+    assert "missing" in warning
     assert log.events[0].data["features"]["wind"] is None
     ready = await client.get("/readyz")
     assert ready.status_code == 200
-    assert "unreachable" in ready.json()["online_features"]
+    assert "Redis does not answer" in ready.json()["online_features"]
     metrics = (await client.get("/metrics")).text
-    assert "driftlog_serving_requests_without_online_features_total 1.0" in metrics
+    assert 'driftlog_serving_requests_without_online_features_total{task="flights"} 1.0' in metrics
 
 
 async def test_no_answer_before_the_log_has_it(client: httpx.AsyncClient, log: MemoryLog) -> None:

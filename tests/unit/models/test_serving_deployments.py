@@ -84,7 +84,10 @@ def flip_a_byte(path: Path) -> None:
 
 
 async def test_the_newest_promotion_answers_and_a_rollback_leads_back(stage: Stage) -> None:
-    one, two = registered(stage.store, "flights-1", 0.25), registered(stage.store, "flights-2", 0.75)
+    one, two = (
+        registered(stage.store, "flights-1", 0.25),
+        registered(stage.store, "flights-2", 0.75),
+    )
     assert await stage.after() is None
     assert await stage.after(one, promoted("flights-1")) == "flights-1"
     answer = await stage.service.predict("flights", {"instances": [flight()]})
@@ -97,21 +100,30 @@ async def test_the_newest_promotion_answers_and_a_rollback_leads_back(stage: Sta
 
 
 async def test_a_rejected_challenger_changes_nothing(stage: Stage) -> None:
-    one, two = registered(stage.store, "flights-1", 0.25), registered(stage.store, "flights-2", 0.75)
+    one, two = (
+        registered(stage.store, "flights-1", 0.25),
+        registered(stage.store, "flights-2", 0.75),
+    )
     await stage.after(one, two, promoted("flights-1"))
     rejected = promoted("flights-2", NOW_MS + 1, "PromotionRejected")
     assert await stage.after(rejected) == "flights-1"
 
 
 async def test_a_promotion_read_before_its_registration_waits_for_it(stage: Stage) -> None:
-    one, two = registered(stage.store, "flights-1", 0.25), registered(stage.store, "flights-2", 0.75)
+    one, two = (
+        registered(stage.store, "flights-1", 0.25),
+        registered(stage.store, "flights-2", 0.75),
+    )
     await stage.after(one, promoted("flights-1"))
     assert await stage.after(promoted("flights-2", NOW_MS + 1)) == "flights-1"
     assert await stage.after(two) == "flights-2"
 
 
 async def test_a_refused_artifact_keeps_the_old_one_and_raises_one_alert(stage: Stage) -> None:
-    one, bad = registered(stage.store, "flights-1", 0.25), registered(stage.store, "flights-2", 0.75)
+    one, bad = (
+        registered(stage.store, "flights-1", 0.25),
+        registered(stage.store, "flights-2", 0.75),
+    )
     three = registered(stage.store, "flights-3", 0.5)
     flip_a_byte(stage.store.path(bad.data["path"]))
     await stage.after(one, promoted("flights-1"))
@@ -127,7 +139,10 @@ async def test_a_refused_artifact_keeps_the_old_one_and_raises_one_alert(stage: 
 
 
 async def test_a_restart_serves_the_newest_champion_that_loads(stage: Stage) -> None:
-    one, bad = registered(stage.store, "flights-1", 0.25), registered(stage.store, "flights-2", 0.75)
+    one, bad = (
+        registered(stage.store, "flights-1", 0.25),
+        registered(stage.store, "flights-2", 0.75),
+    )
     stage.store.path(bad.data["path"]).unlink()
     served = await stage.after(one, bad, promoted("flights-1"), promoted("flights-2", NOW_MS + 1))
     assert served == "flights-1"

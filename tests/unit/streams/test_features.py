@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from schemas.event import Event
 from streams.features import BUCKET_MS, FeatureFold, FeatureState, assemble, blob_keys
 from streams.fold import Projector
+from streams.online import expected_content
 from tests.unit.streams.build import DAY, HOUR, TASK, label, observation, prediction
 from tests.unit.streams.test_windows import interleave
 
@@ -111,3 +112,25 @@ def test_what_the_online_store_holds_survives_json() -> None:
     online = assemble(TASK, instance, 2 * HOUR, lambda key: json.loads(stored[key]))
     assert online == assemble(TASK, instance, 2 * HOUR, state.blob)
     assert online["wind"] == 4.5
+
+
+def test_writing_only_what_changed_keeps_the_online_store_equal_to_the_fold() -> None:
+    rng = random.Random(3)
+    fold_ = FeatureFold(TASK, 2)
+    state, store = fold_.initial(), {}
+    for n in range(400):
+        at = n * HOUR // 2
+        batch = [
+            prediction(f"p{n}", at, offset=n, carrier=rng.choice("UVWX")),
+            label(f"p{n}", at + HOUR, n % 2, partition=n % 2, offset=n),
+        ]
+        state = fold_.apply(state, batch)
+        for key in state.dirty:
+            blob = state.blob(key)
+            if blob:
+                store[key] = blob
+            else:
+                store.pop(key, None)
+        state.dirty.clear()
+    assert len(store) > 2
+    assert store == expected_content(state)

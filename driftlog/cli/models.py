@@ -1,0 +1,296 @@
+"""`driftlog models`: which version answers and why; promote, roll back, ask for a new one."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from driftlog.cli.errors import CliError
+
+if TYPE_CHECKING:
+    from infra.settings import Settings
+    from models.registry import Decision, RegistryState, Version
+    from schemas.codec import Codec
+    from schemas.event import Event
+    from streams.task import Task
+
+models_app = typer.Typer(
+    help="What was trained, which version answers and why; change it.", no_args_is_help=True
+)
+
+Name = Annotated[str, typer.Argument(help="e.g. flights-3", metavar="VERSION")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
+OneTask = Annotated[
+    str | None, typer.Option("--task", help="Needed only where there are several tasks.")
+]
+Reason = Annotated[str, typer.Option("--reason", help="Why: it goes into the log with your name.")]
+
+
+@dataclass(frozen=True, slots=True)
+class _Open:
+    """The registry as the log has it now, and what is needed to add to it."""
+
+    settings: Settings
+    tasks: dict[str, Task]
+    codec: Codec
+    state: RegistryState
+
+
+@models_app.command("list")
+def list_(task: OneTask = None, as_json: Json = False) -> None:
+    """Every registered version, with its numbers and what was decided about it."""
+    from driftlog.cli import models_text
+    from models.registry import versions
+
+    opened = _open()
+    if task is not None:
+        _task(opened, task)
+    rows = [models_text.summary(opened.state, version) for version in versions(opened.state, task)]
+    if as_json:
+        _lines(rows)
+    elif rows:
+        models_text.print_table(rows)
+    else:
+        typer.echo("no version is registered yet: the trainer begins with <task>-0")
+
+
+@models_app.command()
+def show(version: Name, as_json: Json = False) -> None:
+    """Where a version comes from: request, snapshot, training, metrics, gates, decisions."""
+    from driftlog.cli import models_text
+
+    opened = _open()
+    lineage = models_text.lineage(opened.state, _version(opened, version))
+    if as_json:
+        _lines([lineage])
+    else:
+        typer.echo(models_text.lineage_text(lineage))
+
+
+@models_app.command()
+def at(
+    moment: Annotated[
+        str, typer.Argument(help="Event time, e.g. 2013-02-01T12:00, or now.", metavar="TIME")
+    ],
+    task: OneTask = None,
+    as_json: Json = False,
+) -> None:
+    """Which version answered at a moment of event time, who made it so, and on which numbers."""
+    from driftlog.cli import models_text
+    from driftlog.cli.replay import parse_time
+    from models.registry import explain
+
+    at_ms = None if moment == "now" else parse_time(moment)
+    opened = _open()
+    names = [_task(opened, task).name] if task else sorted(opened.tasks)
+    found = [(name, explain(opened.state, name, at_ms)) for name in names]
+    known = [explanation.to_json() for _, explanation in found if explanation]
+    if not known:
+        raise CliError(f"no version of {', '.join(names) or 'any task'} has been promoted yet")
+    if as_json:
+        _lines(known)
+    else:
+        typer.echo("\n\n".join(map(models_text.explanation_text, known)))
+
+
+@models_app.command()
+def promote(version: Name, reason: Reason, as_json: Json = False) -> None:
+    """Make a registered version the champion, gates or not: serving answers with it within a second."""
+    opened = _open()
+    known = _version(opened, version)
+    _install(opened, known, "ModelPromoted", reason, as_json)
+
+
+@models_app.command()
+def rollback(reason: Reason, task: OneTask = None, as_json: Json = False) -> None:
+    """Let the version answer again that answered before the present one."""
+    from models.registry import before
+
+    opened = _open()
+    name = _task(opened, task).name
+    previous = before(opened.state, name)
+    if previous is None:
+        raise CliError(f"no version of {name} answered before the present one")
+    _install(opened, _version(opened, previous), "ModelRolledBack", reason, as_json)
+
+
+@models_app.command()
+def retrain(
+    reason: Reason,
+    task: OneTask = None,
+    until: Annotated[
+        str | None,
+        typer.Option("--until", help="Use labels before this event time. Default: all known."),
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the trainer's decision.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Ask the trainer for a new model; its gates decide whether it replaces the champion."""
+    from driftlog.cli.replay import parse_time
+    from schemas.catalogue import RETRAIN_REQUESTS
+    from schemas.event import derive
+
+    opened = _open()
+    chosen = _task(opened, task)
+    now = _event_time(opened, chosen)
+    labels_until = parse_time(until) if until else now
+    event = derive(
+        RETRAIN_REQUESTS,
+        "RetrainRequested",
+        *(chosen.name, "manual", time.time_ns()),
+        time=now,
+        caused_by=None,
+        task=chosen.name,
+        trigger="manual",
+        reason=_given(reason),
+        actor=_user(),
+        labels_until=labels_until,
+        evidence={},
+    )
+    _append(opened, event)
+    if not as_json:
+        typer.echo(f"asked for a new model of {chosen.name}: request {event.id}")
+    if wait:
+        _await_outcome(opened, event.id, as_json)
+    elif as_json:
+        _lines([dict(event.data)])
+
+
+def _await_outcome(opened: _Open, request_id: str, as_json: bool) -> None:
+    """Until the trainer has decided; raises CliError if the training failed."""
+    from driftlog.words import describe
+    from models.registry import Registry
+    from schemas.event import Event
+    from streams import log
+
+    registry = Registry()
+    state = registry.initial()
+    for batch in log.follow(opened.settings.bootstrap, opened.codec, registry.topics, True):
+        registry.apply(state, [item for item in batch if isinstance(item, Event)])
+        request = state.requests.get(request_id)
+        if request is None or request.ended is None:
+            continue
+        type_, data = request.ended
+        if type_ == "TrainingFailed":
+            raise CliError(f"no model came out of it: {data['reason']}")
+        if as_json:
+            _lines([{"type": type_, **data}])
+        else:
+            typer.echo(f"{type_}: {describe(Event('', type_, data))}")
+        return
+
+
+def _install(opened: _Open, version: Version, type_: str, reason: str, as_json: bool) -> None:
+    """Append the decision that `version` answers from now on."""
+    from driftlog.counterfactual import load_version
+    from models.artifacts import ArtifactRefused
+    from models.registry import champion
+    from schemas.catalogue import DEPLOYMENTS
+    from schemas.event import derive
+
+    name = version.version
+    now = champion(opened.state, version.task)
+    if now is not None and now.version == name:
+        raise CliError(f"{name} answers already, by {now.actor}'s decision: {now.reason}")
+    try:
+        load_version(opened.settings, opened.state, name)
+    except ArtifactRefused as error:
+        raise CliError(f"the artifact of {name} is not what was registered: {error}") from error
+    event = derive(
+        DEPLOYMENTS,
+        type_,
+        *(version.task, name, now.event_id if now else ""),
+        time=_event_time(opened, opened.tasks.get(version.task), now),
+        caused_by=version.event_id,
+        task=version.task,
+        model_version=name,
+        previous_version=now.version if now else None,
+        reason=_given(reason),
+        actor=_user(),
+        request_id=None,
+        gates=[],
+    )
+    _append(opened, event)
+    if as_json:
+        _lines([{"type": type_, **event.data}])
+    else:
+        typer.echo(f"{name} replaces {now.version if now else 'nothing'}")
+
+
+def _open() -> _Open:
+    from driftlog import instance
+    from driftlog.cli.replay import progress_bar
+    from models.registry import Registry
+    from streams import log
+    from streams import replay as engine
+
+    settings = instance.settings()
+    tasks = instance.tasks(settings)
+    codec = log.connect_codec(settings, tasks)
+    registry = Registry()
+    with progress_bar("registry", quiet=False) as on_progress:
+        projector = engine.rebuild(settings.bootstrap, codec, [registry], on_progress=on_progress)
+    state = projector.states[registry.name]
+    return _Open(settings, {task.name: task for task in tasks}, codec, state)
+
+
+def _append(opened: _Open, event: Event) -> None:
+    from streams.log import LogWriter
+
+    LogWriter(opened.settings.bootstrap, opened.codec).append([event])
+
+
+def _task(opened: _Open, name: str | None) -> Task:
+    names = ", ".join(sorted(opened.tasks)) or "none"
+    if name is None and len(opened.tasks) == 1:
+        return next(iter(opened.tasks.values()))
+    if name is None and opened.tasks:
+        raise CliError(f"which task? There are {names}: say --task NAME")
+    if name not in opened.tasks:
+        raise CliError(f"no task {name or 'at all'}; this instance has: {names}")
+    return opened.tasks[name]
+
+
+def _version(opened: _Open, name: str) -> Version:
+    version = opened.state.versions.get(name)
+    if version is None:
+        names = ", ".join(sorted(opened.state.versions)) or "none yet"
+        raise CliError(f"no model version {name!r}; there are: {names}")
+    return version
+
+
+def _event_time(opened: _Open, task: Task | None, after: Decision | None = None) -> int:
+    """Event time of what happens now, see `models.event_time`; not before the decision `after`."""
+    from models.event_time import event_time_now, newest_predictions
+
+    now_ms = int(time.time() * 1000)
+    if task is None:
+        return now_ms
+    newest = newest_predictions(opened.settings.bootstrap, opened.codec, task)
+    now = event_time_now(newest, now_ms)
+    first = after is not None and opened.state.decisions[after.task][0] == after
+    return now if after is None or first else max(now, after.since)
+
+
+def _given(reason: str) -> str:
+    if not reason.strip():
+        raise CliError("--reason is empty: whoever reads the log will want to know why")
+    return reason.strip()
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a user id without a name
+        return "unknown user"
+
+
+def _lines(rows: Iterable[dict[str, Any]]) -> None:
+    for row in rows:
+        typer.echo(json.dumps(row, default=str))

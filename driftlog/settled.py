@@ -1,0 +1,88 @@
+"""How far each reader is behind the log, and waiting until none is."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+
+from confluent_kafka import KafkaException, TopicPartition
+
+from infra.errors import InfraError
+from infra.settings import HOST, Settings
+from models.registry import Registry
+from streams import log
+from streams.app import CONTROL_GROUP, WORKER_GROUP
+from streams.folds import control_folds, worker_folds
+from streams.log import LogUnavailable
+from streams.task import Task
+
+Lags = dict[str, int]
+
+
+def lags(settings: Settings, tasks: Sequence[Task]) -> Lags:
+    """Records that the history, the worker and the control plane have not finished; -1 where unknown."""
+    folds = {
+        WORKER_GROUP: worker_folds(tasks, settings.partitions),
+        CONTROL_GROUP: [*control_folds(tasks, settings.partitions), Registry()],
+    }
+    found = {"history": history_lag(settings, tasks)}
+    for group, driven in folds.items():
+        topics = sorted({topic for fold in driven for topic in fold.topics})
+        found[group.removeprefix("driftlog-")] = _group_lag(settings, group, topics)
+    return found
+
+
+def history_lag(settings: Settings, tasks: Sequence[Task]) -> int:
+    """End of the log minus what ClickHouse holds, over all topics; -1 if either does not answer."""
+    url = f"http://{HOST}:{settings.port(18123)}/status"
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            places = json.load(answer)["partitions"]
+        consumer = log.make_consumer(settings.bootstrap)
+    except (urllib.error.URLError, OSError, ValueError, KeyError):
+        return -1
+    try:
+        names = [topic.name for topic in log.all_topics(settings, tasks)]
+        ends = log.end_offsets(consumer, log.partitions_of(consumer, names))
+    except LogUnavailable:
+        return -1
+    finally:
+        consumer.close()
+    stored = {(place["topic"], place["partition"]): place["stored"] for place in places}
+    return sum(max(0, end - stored.get(key, 0)) for key, end in ends.items())
+
+
+def _group_lag(settings: Settings, group: str, topics: Sequence[str]) -> int:
+    consumer = log.make_consumer(settings.bootstrap, group)
+    try:
+        partitions = log.partitions_of(consumer, topics)
+        ends = log.end_offsets(consumer, partitions)
+        done = consumer.committed([TopicPartition(*key) for key in partitions], timeout=10)
+    except (LogUnavailable, KafkaException):
+        return -1
+    finally:
+        consumer.close()
+    committed = {(place.topic, place.partition): max(0, place.offset) for place in done}
+    return sum(max(0, end - committed.get(key, 0)) for key, end in ends.items())
+
+
+def wait_settled(
+    settings: Settings,
+    tasks: Sequence[Task],
+    timeout_s: float = 120.0,
+    on_wait: Callable[[Lags], None] = lambda lags: None,
+) -> None:
+    """Until every reader has finished the log as it stands; raises InfraError when the time is over."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        found = lags(settings, tasks)
+        if not any(found.values()):
+            return
+        on_wait(found)
+        if time.monotonic() > deadline:
+            behind = ", ".join(f"{name} {lag}" for name, lag in found.items() if lag)
+            raise InfraError(f"still behind the log after {timeout_s:.0f} s (records): {behind}")
+        time.sleep(0.3)

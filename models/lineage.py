@@ -1,0 +1,217 @@
+"""The events of an answered request (pure). Ids are derived from it, so a second try makes the same."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from models.artifacts import Stored
+from models.gates import Verdict
+from schemas.catalogue import (
+    DEPLOYMENTS,
+    MODEL_VERSIONS,
+    RETRAIN_REQUESTS,
+    SNAPSHOTS,
+    TRAINING_RUNS,
+)
+from schemas.event import Event, derive, derived_id
+from streams.task import Task
+
+ACTOR = "trainer"
+COLD_START = "cold_start"
+
+
+def cold_start_id(task: str) -> str:
+    return derived_id("RetrainRequested", task, COLD_START)
+
+
+def cold_start(task: Task, now_ms: int) -> Event:
+    """The request for a task's first version: a constant, while there is nothing to learn from."""
+    return derive(
+        RETRAIN_REQUESTS,
+        "RetrainRequested",
+        *(task.name, COLD_START),
+        time=now_ms,
+        caused_by=None,
+        task=task.name,
+        trigger=COLD_START,
+        reason="cold start: the task has no model yet",
+        actor=ACTOR,
+        labels_until=now_ms,
+        evidence={},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A stored dataset: its file, its rows, the span and the part of the log that it was read from."""
+
+    sha256: str
+    path: str
+    bytes: int
+    rows: int
+    positives: int
+    from_time: int
+    to_time: int
+    sql: str
+    offsets: Mapping[tuple[str, int], int]
+    """(topic, partition) -> next offset."""
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A stored model and what there is to say about its making."""
+
+    file: Stored
+    recipe: str
+    parameters: Mapping[str, Any]
+    seed: int
+    environment: Mapping[str, str]
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    reference: Sequence[Mapping[str, Any]] = ()
+    reference_count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The training of `version` for a request; `asked` are the request's fields."""
+
+    task: Task
+    asked: Mapping[str, Any]
+    version: str
+
+    @property
+    def request_id(self) -> str:
+        return str(self.asked["event_id"])
+
+    def snapshot_taken(self, cut: Cut, purpose: str) -> Event:
+        return self._event(
+            SNAPSHOTS,
+            "SnapshotTaken",
+            self._asked_at,
+            self.request_id,
+            purpose,
+            purpose=purpose,
+            snapshot=cut.sha256,
+            path=cut.path,
+            rows=cut.rows,
+            positives=cut.positives,
+            bytes=cut.bytes,
+            from_time=cut.from_time,
+            to_time=cut.to_time,
+            sql=cut.sql,
+            offsets=[
+                {"topic": topic, "partition": partition, "offset": offset}
+                for (topic, partition), offset in sorted(cut.offsets.items())
+            ],
+        )
+
+    def training_started(self, snapshot: Mapping[str, Any]) -> Event:
+        recipe = self.task.recipe
+        return self._event(
+            TRAINING_RUNS,
+            "TrainingStarted",
+            self._asked_at,
+            snapshot["event_id"],
+            model_version=self.version,
+            recipe=recipe.name,
+            parameters=_json(recipe.parameters),
+            seed=recipe.seed,
+            snapshot=snapshot["snapshot"],
+        )
+
+    def training_finished(
+        self, time: int, started: Mapping[str, Any], duration_ms: int, metrics: Mapping[str, float]
+    ) -> Event:
+        return self._event(
+            TRAINING_RUNS,
+            "TrainingFinished",
+            time,
+            started["event_id"],
+            model_version=self.version,
+            duration_ms=duration_ms,
+            metrics=dict(metrics),
+        )
+
+    def training_failed(self, time: int, reason: str) -> Event:
+        return self._event(
+            TRAINING_RUNS,
+            "TrainingFailed",
+            time,
+            self.request_id,
+            model_version=self.version,
+            reason=reason,
+        )
+
+    def registered(
+        self,
+        time: int,
+        artifact: Artifact,
+        *,
+        caused_by: str,
+        parent: str | None = None,
+        snapshot: str | None = None,
+        golden: str | None = None,
+    ) -> Event:
+        return self._event(
+            MODEL_VERSIONS,
+            "ModelRegistered",
+            time,
+            caused_by,
+            model_version=self.version,
+            parent=parent,
+            snapshot=snapshot,
+            golden=golden,
+            artifact=artifact.file.sha256,
+            path=artifact.file.path,
+            bytes=artifact.file.bytes,
+            recipe=artifact.recipe,
+            parameters=_json(artifact.parameters),
+            seed=artifact.seed,
+            environment=dict(artifact.environment),
+            features=list(self.task.vector),
+            metrics=dict(artifact.metrics),
+            reference_count=artifact.reference_count,
+            reference=list(artifact.reference),
+        )
+
+    def decided(
+        self, time: int, registered: Mapping[str, Any], previous: str | None, verdict: Verdict
+    ) -> Event:
+        """ModelPromoted or PromotionRejected; one id for both, since there is one decision."""
+        event = self._event(
+            DEPLOYMENTS,
+            "ModelPromoted",
+            time,
+            registered["event_id"],
+            model_version=self.version,
+            previous_version=previous,
+            reason=verdict.reason,
+            actor=ACTOR,
+            gates=[dict(gate) for gate in verdict.gates],
+        )
+        return event if verdict.passed else Event(event.topic, "PromotionRejected", event.data)
+
+    @property
+    def _asked_at(self) -> int:
+        return int(self.asked["event_time"])
+
+    def _event(
+        self, topic: str, type_: str, time: int, caused_by: str, *part: str, **fields: Any
+    ) -> Event:
+        return derive(
+            topic,
+            type_,
+            *(self.request_id, *part),
+            time=time,
+            caused_by=caused_by,
+            task=self.task.name,
+            request_id=self.request_id,
+            **fields,
+        )
+
+
+def _json(parameters: Mapping[str, Any]) -> str:
+    return json.dumps(dict(parameters), sort_keys=True)

@@ -1,0 +1,243 @@
+"""The trainer: answers each retrain request with a model, and with a decision about it.
+
+Each step looks first whether the log already tells of it. So a trainer that died between any two lines
+goes on where it was: the same ids, the same version, one registration.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import structlog
+
+from models import lineage, recipes, training
+from models.artifacts import ArtifactRefused, ArtifactStore
+from models.dataset import Dataset
+from models.gates import Verdict
+from models.history import HistoryUnavailable
+from models.lineage import Artifact, Run
+from models.recipes import CannotTrain
+from models.registry import Request, champion, next_version
+from models.registry_log import RegistryLog, Stopped
+from models.scorer import Scorer
+from models.snapshot_file import topics
+from models.snapshots import Snapshots
+from models.trainer_metrics import TrainerMetrics
+from streams.task import Task
+
+logger = structlog.get_logger()
+LOOK_S = 0.25
+
+
+class Trainer:
+    """Answers requests one by one, in the order of the log, until `stop` is set."""
+
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        log: RegistryLog,
+        snapshots: Snapshots,
+        store: ArtifactStore,
+        metrics: TrainerMetrics,
+        stop: threading.Event,
+    ) -> None:
+        self._tasks = {task.name: task for task in tasks}
+        self._log = log
+        self._snapshots = snapshots
+        self._store = store
+        self._metrics = metrics
+        self._stop = stop
+        self.interruptible = False
+        """Whether a signal handler may raise `Stopped`: never while something is being said."""
+
+    def start(self) -> None:
+        """Read the log, and give every task that has no version yet its cold-start model."""
+        self._log.catch_up()
+        for task in self._tasks.values():
+            if champion(self._log.state, task.name) is None:
+                self._log.say(lineage.cold_start(task, _now_ms()))
+                self._answer(lineage.cold_start_id(task.name))
+
+    def run(self) -> None:
+        """Raises Stopped if it is told to stop in the middle of a request."""
+        while not self._stop.is_set():
+            self._log.catch_up()
+            pending = self.pending()
+            self._metrics.pending.set(len(pending))
+            if pending:
+                self._answer(pending[0])
+            else:
+                self._stop.wait(LOOK_S)
+
+    def pending(self) -> list[str]:
+        """Ids of the requests of our tasks that have no outcome, in the order of the log."""
+        return [
+            request_id
+            for request_id, request in self._log.state.requests.items()
+            if request.asked and request.asked["task"] in self._tasks and request.ended is None
+        ]
+
+    def _answer(self, request_id: str) -> None:
+        request = self._request(request_id)
+        if request.ended or request.asked is None:
+            return
+        task = self._tasks[request.asked["task"]]
+        version = _named(request) or next_version(self._log.state, task.name)
+        run = Run(task, request.asked, version)
+        logger.info("request taken up", request_id=request_id, model_version=version)
+        began = time.monotonic()
+        if request_id == lineage.cold_start_id(task.name):
+            self._cold_start(run)
+        else:
+            self._train_or_fail(run)
+        outcome, _ = self._request(request_id).ended or ("", {})
+        self._metrics.answered(task.name, outcome, time.monotonic() - began)
+        logger.info("request answered", request_id=request_id, outcome=outcome)
+
+    def _cold_start(self, run: Run) -> None:
+        now = int(run.asked["event_time"])
+        registered = self._step(run, "ModelRegistered")
+        if registered is None:
+            stored = self._store.put_model(recipes.constant(run.task, None, 0))
+            parameters = {"score": run.task.prior_score}
+            artifact = Artifact(stored, "constant", parameters, 0, training.environment())
+            event = run.registered(now, artifact, caused_by=run.request_id)
+            self._log.say(event)
+            registered = event.data
+        self._log.say(run.decided(now, registered, None, Verdict(True, (), "cold start")))
+
+    def _train_or_fail(self, run: Run) -> None:
+        try:
+            self._train(run)
+            return
+        except (CannotTrain, HistoryUnavailable, ArtifactRefused) as error:
+            reason = str(error)
+        except Exception as error:
+            # A request that makes us stumble must not make us stumble for ever.
+            logger.exception("training failed", request_id=run.request_id)
+            reason = f"{type(error).__name__}: {error}"
+        line = " ".join(reason.split())[:500]
+        logger.warning("training failed", request_id=run.request_id, reason=line)
+        self._log.say(run.training_failed(self._event_time(run), line))
+
+    def _train(self, run: Run) -> None:
+        snapshot, rows = self._training_set(run)
+        golden, golden_rows = self._golden_set(run, snapshot, rows)
+        started = self._step(run, "TrainingStarted")
+        if started is None:
+            event = run.training_started(snapshot)
+            self._log.say(event)
+            started = event.data
+        best = self._champion(run.task)
+        began = time.monotonic()
+        with self._interrupted(), self._metrics.training(run.task.name):
+            until = int(snapshot["to_time"])
+            trained = training.train(run.task, rows, until, best, golden_rows, run.version)
+            stored = self._store.put_model(trained.onnx)
+        duration_ms = int((time.monotonic() - began) * 1000)
+        now = self._event_time(run)
+        recipe = run.task.recipe
+        artifact = Artifact(
+            *(stored, recipe.name, recipe.parameters, recipe.seed, training.environment()),
+            metrics=trained.metrics,
+            reference=trained.reference,
+            reference_count=trained.reference_count,
+        )
+        finished = run.training_finished(now, started, duration_ms, trained.metrics)
+        registered = run.registered(
+            now,
+            artifact,
+            caused_by=finished.id,
+            parent=best.version if best else None,
+            snapshot=snapshot["snapshot"],
+            golden=golden,
+        )
+        for event in (finished, registered):
+            if self._step(run, event.type) is None:
+                self._log.say(event)
+        serving = champion(self._log.state, run.task.name)
+        previous = serving.version if serving else None
+        self._log.say(run.decided(now, registered.data, previous, trained.verdict))
+
+    def _training_set(self, run: Run) -> tuple[Mapping[str, Any], Dataset]:
+        """The snapshot of the request: as it was taken before, or taken now."""
+        taken = self._step(run, "SnapshotTaken", purpose="training")
+        if taken is None:
+            offsets = self._log.end_offsets(topics(run.task))
+            with self._interrupted():
+                cut = self._snapshots.take(run, offsets, self._pause)
+            self._log.say(run.snapshot_taken(cut, "training"))
+            taken = self._step(run, "SnapshotTaken", purpose="training")
+            assert taken is not None
+        return taken, self._snapshots.load(run.task, taken)
+
+    def _golden_set(
+        self, run: Run, training_set: Mapping[str, Any], rows: Dataset
+    ) -> tuple[str | None, Dataset | None]:
+        """Hash and rows of the task's golden set, which the first sufficient training set leaves behind."""
+        name = run.task.name
+        if name not in self._log.state.golden:
+            cut = self._snapshots.take_golden(run, training_set, rows)
+            if cut is None:
+                return None, None
+            self._log.say(run.snapshot_taken(cut, "golden"))
+        taken = self._log.state.golden[name]
+        return taken["snapshot"], self._snapshots.load(run.task, taken)
+
+    def _champion(self, task: Task) -> training.Champion | None:
+        """The version to beat, ready to score; None if its file cannot be used: then the prior stands in."""
+        state = self._log.state
+        decision = champion(state, task.name)
+        version = state.versions.get(decision.version) if decision else None
+        if version is None:
+            return None
+        try:
+            scorer = Scorer.load(self._store.path(version.path), version.artifact)
+        except ArtifactRefused as error:
+            logger.warning("champion refused", model_version=version.version, reason=str(error))
+            return None
+        if not set(scorer.encoder.names) <= set(task.vector):
+            logger.warning("champion reads what the task lost", model_version=version.version)
+            return None
+        request = state.requests.get(version.request_id, Request())
+        snapshot = request.step("SnapshotTaken", purpose="training")
+        until = int(snapshot["to_time"]) if snapshot else None
+        return training.Champion(version.version, scorer, until)
+
+    def _event_time(self, run: Run) -> int:
+        """Event time (ms) of what happens now; never before the request."""
+        return max(int(run.asked["event_time"]), self._log.event_time(run.task, _now_ms()))
+
+    def _request(self, request_id: str) -> Request:
+        return self._log.state.requests.get(request_id, Request())
+
+    def _step(self, run: Run, type_: str, **fields: Any) -> Mapping[str, Any] | None:
+        return self._request(run.request_id).step(type_, **fields)
+
+    @contextmanager
+    def _interrupted(self) -> Iterator[None]:
+        """Where a signal may break in: nothing is being said, and all of it can be done again."""
+        self._pause(0)
+        self.interruptible = True
+        try:
+            yield
+        finally:
+            self.interruptible = False
+
+    def _pause(self, seconds: float) -> None:
+        if self._stop.wait(seconds):
+            raise Stopped
+
+
+def _named(request: Request) -> str | None:
+    """The version that an earlier try has named."""
+    steps = (request.step("ModelRegistered"), request.step("TrainingStarted"))
+    return next((str(step["model_version"]) for step in steps if step), None)
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
