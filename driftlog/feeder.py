@@ -131,7 +131,7 @@ class Feeder:
 
     async def _observe(self, seen: list[Observation]) -> None:
         if seen:
-            events = [_observed(self._task.name, m) for m in seen]
+            events = [_observed(self._task, m) for m in seen]
             await asyncio.to_thread(self._writer.append, events)
             self.tally.observed += len(seen)
 
@@ -231,14 +231,15 @@ def _steps(moments: Iterator[Moment]) -> Iterator[tuple[int, list[Moment]]]:
         yield number * STEP_MS, list(group)
 
 
-def _observed(task: str, seen: Observation) -> Event:
+def _observed(task: Task, seen: Observation) -> Event:
+    """Of what the source saw, the values that the task uses."""
     return derive(
-        features_topic(task),
+        features_topic(task.name),
         "FeatureObserved",
-        *(task, seen.entity, seen.key, seen.time),
+        *(task.name, seen.entity, seen.key, seen.time),
         time=seen.time,
         caused_by=None,
         entity=seen.entity,
         key=seen.key,
-        values=dict(seen.values),
+        values={name: seen.values.get(name) for name in task.observed_values},
     )

@@ -109,7 +109,8 @@ class _Checker:
         self._number += 1
         if not isinstance(moment, Ask | Truth | Observation):
             what = f"is a {type(moment).__name__}, not"
-            return self.problem("source", what, "Ask, Truth or Observation")
+            self.problem("source", what, "Ask, Truth or Observation")
+            return
         timed = self._timed(moment)
         check: Callable[[Any], None]
         if isinstance(moment, Ask):
@@ -121,7 +122,10 @@ class _Checker:
         else:
             self._result.observations += 1
             check = self._observation
-        return check(moment) if timed else None
+        if timed:
+            check(moment)
+        elif isinstance(moment, Ask) and isinstance(moment.id, str):
+            self._asked.setdefault(moment.id, 0)  # its label is not to blame
 
     def _timed(self, moment: Any) -> bool:
         where, time = f"{type(moment).__name__}.time", moment.time
@@ -206,7 +210,7 @@ class _Checker:
             )
         self._labelled.add(truth.prediction_id)
         self._result.positives += truth.label
-        if asked is not None and truth.time > asked + self._task.label_delay_ms:
+        if asked and truth.time > asked + self._task.label_delay_ms:
             self._result.late += 1
         return self._encode(event, "Truth")
 

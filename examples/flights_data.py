@@ -96,7 +96,15 @@ def _clock_minutes(hhmm: pd.Series) -> pd.Series:
 
 
 def _asks(flights: pd.DataFrame, ids: list[str]) -> Iterator[Ask]:
-    names = ("departure_hour", "weekday", "carrier", "origin", "dest", "scheduled_minutes", "distance")
+    names = (
+        "departure_hour",
+        "weekday",
+        "carrier",
+        "origin",
+        "dest",
+        "scheduled_minutes",
+        "distance",
+    )
     columns = (flights[name].tolist() for name in names)
     for time, id_, *values in zip(flights["asked"].tolist(), ids, *columns, strict=True):
         yield Ask(time, id_, dict(zip(names, values, strict=True)))

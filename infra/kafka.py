@@ -16,6 +16,9 @@ from infra.settings import BROKER_PORTS, CONTROLLER_PORTS, HOST, Settings
 __all__ = ["DURABILITY", "NODE_IDS", "broker_name", "broker_services", "properties"]
 
 NODE_IDS = (1, 2, 3)
+STOP_TIMEOUT_S = 5.0
+"""When all are stopped at once, the last one asks a quorum that is gone to let it go, and would do so
+for long; killing it loses nothing, as it writes nothing any more."""
 
 QUICK_FAILOVER = {
     "broker.session.timeout.ms": "3000",
@@ -123,4 +126,5 @@ def _service(settings: Settings, node_id: int, jvm: Jvm, options: tuple[str, ...
             settings.port(BROKER_PORTS[node_id - 1]),
             settings.port(CONTROLLER_PORTS[node_id - 1]),
         ),
+        stop_timeout_s=STOP_TIMEOUT_S,
     )

@@ -17,6 +17,7 @@ from infra.settings import Settings
 
 _POLL_S = 0.1
 _STOP_GRACE_S = 60.0
+_LEFTOVER_GRACE_S = 5.0
 _TROUBLED_AFTER = 5
 
 Progress = Callable[[str, str], None]
@@ -116,7 +117,7 @@ def stop(settings: Settings, progress: Progress = lambda name, state: None) -> i
         progress(SUPERVISOR, "stopping")
         processes.stop_process(supervisor, _STOP_GRACE_S)
     rest = [record for record in records.records(settings) if record.name != SUPERVISOR]
-    processes.stop_all(rest, grace_s=10.0)
+    processes.stop_all(rest, _LEFTOVER_GRACE_S)
     strays = records.strays(settings)
     processes.kill_processes(strays)
     for record in living:

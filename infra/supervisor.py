@@ -27,6 +27,7 @@ from infra.settings import Settings
 from infra.watched import Report, Watched
 
 TICK_S = 0.05
+LEFTOVER_GRACE_S = 5.0
 LOCK_PATIENCE_S = 0.5
 """Whoever asks `is_up` holds the lock for an instant; a supervisor holds it for its life."""
 
@@ -140,7 +141,7 @@ def _lock(lock: TextIO) -> bool:
 def clear_leftovers(settings: Settings) -> None:
     """Stop what an earlier supervisor left running, and forget its records and holds."""
     left = [record for record in records.records(settings) if record.name != records.SUPERVISOR]
-    processes.stop_all(left, grace_s=10.0)
+    processes.stop_all(left, LEFTOVER_GRACE_S)
     processes.kill_processes(records.strays(settings))
     folder = records.run_folder(settings)
     for path in [*folder.glob("*.json"), *folder.glob("*.hold")]:

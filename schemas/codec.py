@@ -154,7 +154,7 @@ class Codec:
             raise UnsafeSchema("it is no record")
         writer = _parse(schema)
         reader = self._readers.get(_full_name(schema))
-        kinds = {field["name"]: field["type"] for field in writer["fields"]}
+        kinds = {field["name"]: _plain(field["type"]) for field in writer["fields"]}
         if reader is None and (kinds.get("event_id"), kinds.get("event_time")) != _ENVELOPE:
             raise UnsafeSchema("it is no event: event_id must be a string, event_time a long")
         # Resolution costs half as much again as reading: only where there is something to resolve.
@@ -194,6 +194,10 @@ def _bare(parsed: Any) -> Any:
     return without(parsed, frozenset({"doc", "__fastavro_parsed", "__named_schemas"}))
 
 
+def _plain(kind: Any) -> Any:
+    return _plain(kind["type"]) if isinstance(kind, dict) else kind
+
+
 def _full_name(schema: Schema) -> str:
     name = str(schema["name"])
     namespace = schema.get("namespace")
@@ -207,6 +211,9 @@ def _read_branch(body: io.BytesIO) -> int:
 
 def _why(schema: Any, event: Event, error: Exception | None) -> str:
     """One line: which field holds what, and what it should hold."""
+    for field in schema["fields"]:
+        if field["name"] not in event.data and "default" not in field:
+            return f"{event.type}: {field['name']} is missing"
     try:
         fastavro.validate(event.data, schema, raise_errors=True, **_STRICT)
     except ValidationError as found:

@@ -195,6 +195,11 @@ class Task:
             if name in ("score", "event_id", "event_time"):
                 raise TaskError(f"task {self.name}: feature name {name!r} is reserved")
         for feature in self.features:
+            if isinstance(feature, Rate) and isinstance(feature.by, str):
+                raise TaskError(
+                    f"task {self.name}: {feature.name}: by={feature.by!r} is text, not a tuple:"
+                    f" write by=({feature.by!r},)"
+                )
             for key in _keys(feature):
                 if key not in self.given:
                     raise TaskError(

@@ -50,13 +50,15 @@ class Engine:
 
         settings: dict[str, object] = {"result_overflow_mode": "throw", **LIMITS}
         settings |= {**query.settings, **FIXED}
+        # Clients ask this table which settings they may send with a query: under `readonly = 1`, none.
+        readonly = 2 if "system.settings" in query.sql.lower() else 1
         clause = ", ".join(f"{name} = {_literal(value)}" for name, value in settings.items())
         format_ = query.format or default_format
         try:
             connection = chdb.connect(self._path)
             try:
                 connection.query(f"USE {DATABASE}")
-                connection.query(f"SET {clause}, readonly = 1")
+                connection.query(f"SET {clause}, readonly = {readonly}")
                 began = time.perf_counter_ns()
                 result = connection.query(query.sql, format_, params=dict(params))
                 elapsed = time.perf_counter_ns() - began

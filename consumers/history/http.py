@@ -201,11 +201,14 @@ def _inflate(body: bytes, encoding: str) -> bytes:
     if encoding not in ("gzip", "deflate"):
         raise BadRequest(48, "NOT_IMPLEMENTED", f"Content-Encoding {encoding} is not offered here.")
     try:
-        inflated = zlib.decompressobj(47).decompress(body, MAX_BODY + 1)
+        stream = zlib.decompressobj(47)
+        inflated = stream.decompress(body, MAX_BODY + 1)
     except zlib.error as error:
         raise BadRequest(62, "SYNTAX_ERROR", f"The body is no {encoding}.") from error
     if len(inflated) > MAX_BODY:
         raise BadRequest(62, "SYNTAX_ERROR", f"The query is longer than {MAX_BODY} bytes.")
+    if not stream.eof:
+        raise BadRequest(62, "SYNTAX_ERROR", f"The {encoding} body is cut short.")
     return inflated
 
 

@@ -127,7 +127,9 @@ def _bring_up(files: list[Path]) -> None:
 
 
 def _sayer(console: Console, began: float) -> Say:
-    return lambda text: console.print(f"[dim]{time.monotonic() - began:6.1f} s[/]  {text}")
+    return lambda text: console.print(
+        f"[dim]{time.monotonic() - began:6.1f} s[/]  {text}", soft_wrap=True
+    )
 
 
 @contextmanager
@@ -151,7 +153,7 @@ def _shown(console: Console, settings: Settings, task: Task) -> Iterator[Callabl
 
         def on_step(tally: Tally) -> None:
             nonlocal told
-            if time.monotonic() - told < (0.25 if live else 10.0):
+            if not tally.event_time or time.monotonic() - told < (0.25 if live else 10.0):
                 return
             told = time.monotonic()
             view.event_time = tally.event_time
@@ -163,7 +165,8 @@ def _shown(console: Console, settings: Settings, task: Task) -> Iterator[Callabl
             champion = ", ".join(view.champions.values()) or "none"
             console.print(
                 f"          {moment(tally.event_time)}  {tally.asked:,} predictions,"
-                f" {tally.labelled:,} labels, champion {champion}"
+                f" {tally.labelled:,} labels, champion {champion}",
+                soft_wrap=True,
             )
 
         yield on_step

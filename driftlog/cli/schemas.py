@@ -42,7 +42,7 @@ def list_(as_json: AsJson = False) -> None:
 
     table = Table(header_style="bold", show_edge=False, pad_edge=False)
     for title in ("subject", "versions", "ids", "compatibility", "events"):
-        table.add_column(title, overflow="fold")
+        table.add_column(title, no_wrap=title == "subject")
     for row in found:
         numbers = [str(one["version"]) for one in row["versions"]]
         ids = [str(one["id"]) for one in row["versions"]]

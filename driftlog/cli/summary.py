@@ -36,12 +36,12 @@ def _claims(outcome: Outcome) -> Table:
     for check in outcome.checks:
         mark = "[green]ok[/]" if check.passed else "[bold red]FAILED[/]"
         plain = len(check.expected) != 64  # a fingerprint is shown by its beginning
-        shown = check.expected if plain else f"equal, sha256 {check.expected[:16]}"
+        shown = check.expected if plain else f"equal, {check.expected[:12]}"
         if not check.passed:
             shown = f"expected {check.expected}, found {check.found}"
         elif check.expected in ("some", "at least one"):
             shown = check.found
-        table.add_row(mark, check.name, Text(f"{shown}  {check.detail}".rstrip()))
+        table.add_row(mark, Text(check.name), Text(f"{shown}  {check.detail}".rstrip()))
     return table
 
 

@@ -94,7 +94,7 @@ def _add_operations(app: FastAPI, service: Service) -> None:
     @app.get("/readyz", responses={503: {"description": "Not ready; the body says why."}})
     async def readyz() -> Response:
         """200 once the log is connected and every task has a model."""
-        ready, detail = service.readiness()
+        ready, detail = await service.readiness()
         return _json(detail, 200 if ready else 503)
 
     @app.get("/metrics")

@@ -44,7 +44,8 @@ async def read_body(request: Request, limit: int = MAX_BODY_BYTES) -> bytes:
 def parse_json(body: bytes) -> Any:
     """The JSON document in `body` (UTF-8); raises Problem 422 with the place of the first mistake.
 
-    A name twice in one object is a mistake: readers disagree about what it means. NaN and Infinity parse, so that validation can name the field that holds them.
+    A name twice in one object is a mistake: readers disagree about what it means. NaN and Infinity parse,
+    so that validation can name the field that holds them.
     """
     try:
         return json.loads(body.decode(), object_pairs_hook=_object)

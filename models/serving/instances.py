@@ -112,7 +112,8 @@ class InstanceParser:
             if name in self._computed:
                 why = "is computed by the feature store and must not be sent"
             else:
-                why = f"is no feature of task {self._task}, which takes {', '.join(n for n, _ in self._given)}"
+                known = ", ".join(given for given, _ in self._given)
+                why = f"is no feature of task {self._task}, which takes {known}"
             errors.add(f"instances[{index}].{_shown(name)}", why)
         return _envelope(f"instances[{index}]", instance, now_ms, errors)
 

@@ -17,7 +17,7 @@ from models.serving.metrics import Metrics
 from models.serving.online import OnlineStore
 from models.serving.problems import Problem
 from schemas.event import Event
-from streams.features import Blob
+from streams.features import Blob, blob_keys
 from streams.log import LogUnavailable
 from streams.task import Ask, Task
 
@@ -124,8 +124,11 @@ class Service:
             for name, champion in ((name, desk.champion) for name, desk in self.desks.items())
         ]
 
-    def readiness(self) -> tuple[bool, dict[str, Any]]:
+    async def readiness(self) -> tuple[bool, dict[str, Any]]:
         """Whether every task can be served, and what each part says. The online store is no condition."""
+        for desk in self.desks.values():
+            await self.store.blobs(desk.task.name, blob_keys(desk.task, {}))
+        away = self.store.problem
         trouble = self.log.problem if self.log else "not connected"
         models = {
             name: desk.champion.version if desk.champion else None
@@ -136,9 +139,7 @@ class Service:
             "ready": ready,
             "log": trouble or "ok",
             "models": models,
-            "online_features": f"{store}: served as missing"
-            if (store := self.store.problem)
-            else "ok",
+            "online_features": f"{away}: served as missing" if away else "ok",
         }
 
     async def _append_predictions(self, events: Sequence[Event]) -> None:

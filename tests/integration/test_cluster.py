@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import psutil
@@ -92,7 +93,7 @@ class Load:
 
     def longest_gap_s(self) -> float:
         times = sorted(moment for _, moment in self.acknowledged)
-        return max((b - a for a, b in zip(times, times[1:], strict=False)), default=0.0)
+        return max((later - sooner for sooner, later in pairwise(times)), default=0.0)
 
     def _run(self) -> None:
         number = 0
@@ -120,10 +121,15 @@ class Load:
             self.refused.append(error)
 
 
+def admin(settings: Settings) -> AdminClient:
+    quiet = {"log_level": 0, "error_cb": lambda error: None}
+    return AdminClient({"bootstrap.servers": settings.bootstrap, **quiet})
+
+
 def create(settings: Settings, topic: str) -> None:
-    admin = AdminClient({"bootstrap.servers": settings.bootstrap, "log_level": 0})
-    wanted = NewTopic(topic, PARTITIONS, config={"min.insync.replicas": "2"})
-    admin.create_topics([wanted], request_timeout=20)[topic].result(20)
+    wanted = NewTopic(topic, PARTITIONS)  # replicated as the brokers say
+    client = admin(settings)  # kept until the answer is there: it ends with its last reference
+    client.create_topics([wanted], request_timeout=20)[topic].result(20)
 
 
 def logged(settings: Settings, topic: str) -> dict[int, list[int]]:
@@ -166,13 +172,13 @@ def assert_nothing_is_lost(load: Load, found: dict[int, list[int]], what: str) -
 
 
 def leader_of(settings: Settings, topic: str) -> str:
-    metadata = AdminClient({"bootstrap.servers": settings.bootstrap}).list_topics(topic, 20)
+    metadata = admin(settings).list_topics(topic, 20)
     return f"broker-{metadata.topics[topic].partitions[0].leader}"
 
 
 def in_sync(settings: Settings, topic: str) -> set[int]:
     """The number of in-sync replicas of the topic's partitions."""
-    metadata = AdminClient({"bootstrap.servers": settings.bootstrap}).list_topics(topic, 20)
+    metadata = admin(settings).list_topics(topic, 20)
     return {len(item.isrs) for item in metadata.topics[topic].partitions.values()}
 
 
@@ -182,10 +188,15 @@ def test_a_killed_leader_costs_no_acknowledged_message(brokers: Settings) -> Non
         victim = leader_of(brokers, "leader")
         killed = pid_of(brokers, victim)
         os.kill(killed, signal.SIGKILL)
-        eventually(lambda: ready(brokers, BROKERS) and pid_of(brokers, victim) != killed)
+        eventually(lambda: started_again(brokers, victim, killed))
         load.more(800)
     assert_nothing_is_lost(load, logged(brokers, "leader"), f"{victim} killed")
     eventually(lambda: in_sync(brokers, "leader") == {3})
+
+
+def started_again(settings: Settings, name: str, killed: int) -> bool:
+    record = records.read_record(settings, name)
+    return record is not None and record.pid not in (0, killed) and record.state == "ready"
 
 
 def test_a_frozen_leader_is_replaced_and_its_late_writes_are_not_lost(brokers: Settings) -> None:

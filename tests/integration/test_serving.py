@@ -6,10 +6,9 @@ import asyncio
 import os
 import signal
 import socket
-import threading
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -17,17 +16,17 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
+from redis.asyncio import Redis
 
 from infra import records
-from infra.kafka import broker_name, broker_services
 from infra.settings import HOST, Settings
-from infra.supervisor import Supervisor
 from models.artifacts import ArtifactStore
 from models.registry import Registry
 from models.serving.api import create_app
 from models.serving.deployments import Swapper, candidates
 from models.serving.eventlog import KafkaLog
 from models.serving.follower import Follower
+from models.serving.online import FILLED, RedisStore
 from models.serving.service import Service
 from schemas.catalogue import (
     ALERTS,
@@ -39,46 +38,27 @@ from schemas.catalogue import (
 )
 from schemas.codec import Codec
 from schemas.event import Event
+from streams.features import Blob
 from streams.fold import Projector
 from streams.log import LogUnavailable, LogWriter, read
+from streams.online import store_key
 from streams.topics import ensure_topics
+from tests.integration.clusters import BROKERS, eventually, pid_of, running
 from tests.unit.models.serving_parts import FLIGHTS, NOW_MS, MemoryStore, codec, flight, service
 from tests.unit.models.test_serving_deployments import flip_a_byte, promoted, registered
 
 pytestmark = pytest.mark.integration
 
 PREDICTIONS = predictions_topic("flights")
-
-
-def eventually(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
+PREDICT = "/v1/tasks/flights/predict"
 
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
-    """A running cluster with the topics of FLIGHTS."""
-    home = tmp_path_factory.mktemp("serving")
-    cache = Path(os.environ.get("DRIFTLOG_CACHE", "~/.cache/driftlog")).expanduser()
-    made = Settings(home=home, port_offset=500, cache=cache)
-    stop = threading.Event()
-    supervisor = Supervisor(made, broker_services(made), lambda *_: None)
-    thread = threading.Thread(target=supervisor.run, args=(stop,))
-    thread.start()
-    try:
-        eventually(lambda: [r.state for r in brokers(made)] == ["ready"] * 3)
+    """A cluster of its own, since brokers die here, with the topics of FLIGHTS."""
+    with running(tmp_path_factory.mktemp("serving"), (*BROKERS, "redis")) as made:
         ensure_topics(made.bootstrap, [*system_topics(), *FLIGHTS.topics(made.partitions)], 3)
         yield made
-    finally:
-        stop.set()
-        thread.join(60)
-
-
-def brokers(settings: Settings) -> list[records.Record]:
-    names = {broker_name(node) for node in (1, 2, 3)}
-    return [record for record in records.records(settings) if record.name in names]
 
 
 @pytest.fixture
@@ -133,9 +113,7 @@ async def test_a_killed_broker_costs_no_request(
 
     async def caller(http: httpx.AsyncClient) -> None:
         while not stop.is_set():
-            answer = await http.post(
-                "/v1/tasks/flights/predict", json={"instances": [flight()] * 16}
-            )
+            answer = await http.post(PREDICT, json={"instances": [flight()] * 16})
             statuses.append(answer.status_code)
             answered.extend(p["event_id"] for p in answer.json().get("predictions", []))
 
@@ -147,9 +125,9 @@ async def test_a_killed_broker_costs_no_request(
     async with serving(over(log)) as http:
         callers = [asyncio.create_task(caller(http)) for _ in range(8)]
         await answers(100)
-        victim = brokers(settings)[0]
-        os.kill(victim.pid, signal.SIGKILL)
-        await asyncio.to_thread(eventually, lambda: restarted(settings, victim))
+        victim = pid_of(settings, BROKERS[0])
+        os.kill(victim, signal.SIGKILL)
+        await asyncio.to_thread(eventually, lambda: restarted(settings, BROKERS[0], victim))
         await answers(200)
         stop.set()
         await asyncio.gather(*callers)
@@ -161,9 +139,73 @@ async def test_a_killed_broker_costs_no_request(
     assert len(set(ids)) == len(answered), "an event that nobody was told about"
 
 
-def restarted(settings: Settings, victim: records.Record) -> bool:
-    now = next(record for record in brokers(settings) if record.name == victim.name)
-    return now.pid != victim.pid and now.state == "ready"
+def restarted(settings: Settings, name: str, victim: int) -> bool:
+    record = records.read_record(settings, name)
+    return record is not None and record.pid != victim and record.state == "ready"
+
+
+async def test_without_a_quorum_requests_are_refused_until_it_is_back(
+    settings: Settings, schemas: Codec, log: KafkaLog
+) -> None:
+    served = over(log)
+    served.deadline_s = 3.0
+    request = {"instances": [flight(event_id=str(uuid.uuid4()))]}
+    async with serving(served) as http:
+        assert (await http.post(PREDICT, json={"instances": [flight()]})).status_code == 200
+        paused = [pid_of(settings, name) for name in BROKERS[1:]]
+        try:
+            for pid in paused:
+                os.kill(pid, signal.SIGSTOP)
+            refused = await http.post(PREDICT, json=request)
+            ready = await http.get("/readyz")
+        finally:
+            for pid in paused:
+                os.kill(pid, signal.SIGCONT)
+        assert refused.status_code == 503
+        assert int(refused.headers["retry-after"]) > 0
+        assert "not acknowledged" in refused.json()["detail"]
+        assert (ready.status_code, served.models()[0]["model_version"]) == (503, "flights-1")
+        async with asyncio.timeout(60):
+            while (await http.post(PREDICT, json=request)).status_code != 200:
+                pass
+        assert (await http.get("/readyz")).status_code == 200
+    logged_again = [e for e in logged(settings, schemas, PREDICTIONS) if e.id in str(request)]
+    assert {(e.id, e.data["score"]) for e in logged_again} == {
+        (request["instances"][0]["event_id"], logged_again[0].data["score"])
+    }
+
+
+async def test_an_online_store_that_dies_is_noticed_and_so_is_its_return(
+    settings: Settings,
+) -> None:
+    store, key = RedisStore(settings.redis), "rate||"
+    redis = Redis.from_url(settings.redis)
+
+    async def fill() -> None:
+        await redis.set(store_key("flights", key), b"[[0,4,1]]")
+        await redis.set(store_key("flights", FILLED), 1)
+
+    async def found() -> Blob | None:
+        blobs = await store.blobs("flights", [key])
+        return blobs(key) if blobs else None
+
+    assert await found() is None
+    assert "not filled" in str(store.problem)
+    await fill()
+    assert await found() == [[0, 4, 1]]
+    assert store.problem is None
+    victim = pid_of(settings, "redis")
+    os.kill(victim, signal.SIGKILL)
+    assert await found() is None
+    assert "not answer" in str(store.problem)
+    await asyncio.to_thread(eventually, lambda: restarted(settings, "redis", victim))
+    await fill()
+    async with asyncio.timeout(20):
+        while await found() != [[0, 4, 1]]:
+            await asyncio.sleep(0.05)
+    assert store.problem is None
+    await redis.aclose()
+    await store.close()
 
 
 async def test_a_producer_beyond_repair_is_replaced_and_its_events_sent_again(
@@ -209,6 +251,7 @@ async def test_a_log_that_does_not_answer_is_unavailable_at_the_deadline(schemas
         with pytest.raises(LogUnavailable):
             await served.predict("flights", {"instances": [flight()]})
         assert time.monotonic() - began < 3
+        assert log.problem is not None
         await log.close(0.1)
 
 
@@ -243,9 +286,7 @@ async def test_champions_are_swapped_under_load_without_a_failed_request(
 
     async def caller(http: httpx.AsyncClient) -> None:
         while not stop.is_set():
-            answer = await http.post(
-                "/v1/tasks/flights/predict", json={"instances": [flight()] * 4}
-            )
+            answer = await http.post(PREDICT, json={"instances": [flight()] * 4})
             body: dict[str, Any] = answer.json()
             assert answer.status_code == 200, body
             seen.append((body["model_version"], {p["score"] for p in body["predictions"]}))

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,12 +25,12 @@ from models.artifacts import ArtifactStore
 from models.dataset import from_arrow
 from models.history import History
 from models.registry import Registry, RegistryState, champion
+from models.registry_log import RegistryLog
 from models.snapshot_file import from_parquet, to_parquet
 from schemas.catalogue import RETRAIN_REQUESTS
 from schemas.codec import Codec
 from schemas.event import derive
-from streams.log import LogUnavailable, LogWriter, connect_codec, read
-from streams.replay import rebuild
+from streams.log import LogWriter, connect_codec, read
 from streams.task import DAY_MS
 from tests.integration.clusters import eventually
 from tests.integration.trainer_parts import START_MS, TASK_FILE, WEAR, history
@@ -48,6 +49,7 @@ class Services:
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self.codec: Codec = connect_codec(settings, [WEAR])
         self.writer = LogWriter(settings.bootstrap, self.codec)
+        self._log = RegistryLog(settings.bootstrap, self.codec, threading.Event())
 
     def start(self, name: str) -> subprocess.Popen[bytes]:
         words = [sys.executable, "-m", "driftlog.services", name, "--task", str(self._task_file)]
@@ -66,15 +68,13 @@ class Services:
     def stop(self) -> None:
         for name in self._running:
             self.kill(name)
+        self._log.close()
 
     @property
     def state(self) -> RegistryState:
-        try:
-            projector = rebuild(self.settings.bootstrap, self.codec, [Registry()])
-        except LogUnavailable:  # a topic that was made this instant has no leader yet
-            return Registry().initial()
-        found: RegistryState = projector.states["registry"]
-        return found
+        """The registry as the log has it now."""
+        self._log.catch_up()
+        return self._log.state
 
     def request(self, name: str, labels_until: int) -> str:
         """Ask for a model; the event id of the request."""
@@ -99,6 +99,9 @@ class Services:
         topics = [topic for topic in Registry.topics if topic != RETRAIN_REQUESTS]
         events = read(self.settings.bootstrap, self.codec, topics)
         return [event.type for event in events if event.data.get("request_id") == request_id]
+
+    def await_step(self, request_id: str, type_: str) -> None:
+        eventually(lambda: self.state.requests[request_id].step(type_) is not None, TRAINED_S)
 
     def outcome(self, request_id: str) -> dict[str, Any]:
         """The event that ended the request, once there is one."""
@@ -194,7 +197,7 @@ def test_a_killed_trainer_goes_on_where_it_was(services: Services, moment: str) 
     until = {"SnapshotTaken": 22, "TrainingStarted": 24, "ModelRegistered": 26}[moment]
     before = len(services.state.versions)
     request_id = services.request(f"killed at {moment}", day(until))
-    eventually(lambda: moment in services.steps(request_id), TRAINED_S)
+    services.await_step(request_id, moment)
     services.kill("trainer")
     services.start("trainer")
     outcome = services.outcome(request_id)
@@ -211,7 +214,7 @@ def test_a_killed_trainer_goes_on_where_it_was(services: Services, moment: str) 
 
 def test_sigterm_ends_a_training_at_once(services: Services) -> None:
     request_id = services.request("terminated", day(27))
-    eventually(lambda: "TrainingStarted" in services.steps(request_id), TRAINED_S)
+    services.await_step(request_id, "TrainingStarted")
     began = time.monotonic()
     services.kill("trainer", signal.SIGTERM)
     assert time.monotonic() - began < 5

@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from driftlog.cli.errors import CliError
 from driftlog.cli.task import task_app
@@ -271,6 +270,11 @@ def test_the_same_problem_is_told_once_with_its_count() -> None:
     assert problems(text) == [
         "moment 2: Ask.instance.price: must be a number, not text (and 49 more)"
     ]
+
+
+def test_a_question_without_a_usable_time_is_one_problem_not_two() -> None:
+    [found] = problems(TASK.replace("Ask(t + 1", "Ask(t // 1000"))
+    assert "looks like seconds" in found
 
 
 def test_only_as_many_moments_as_asked_are_taken() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -186,6 +187,39 @@ async def test_other_paths_and_methods_are_problems(
     assert answer.json()["status"] == status
 
 
+async def test_a_405_says_what_is_allowed(client: httpx.AsyncClient) -> None:
+    assert (await client.get(PREDICT)).headers["allow"] == "POST"
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [
+        ("application/json", 200),
+        ("Application/JSON; charset=utf-8", 200),
+        ("application/vnd.api+json", 200),
+        ("text/plain", 415),
+        ("application/x-www-form-urlencoded", 415),
+    ],
+)
+async def test_a_body_must_be_declared_as_json(
+    client: httpx.AsyncClient, kind: str, status: int
+) -> None:
+    raw = json.dumps({"instances": [flight()]})
+    answer = await client.post(PREDICT, content=raw, headers={"content-type": kind})
+    assert answer.status_code == status
+    assert status == 200 or "application/json" in answer.json()["detail"]
+
+
+async def test_a_name_twice_in_an_object_is_refused(
+    client: httpx.AsyncClient, log: MemoryLog
+) -> None:
+    raw = b'{"labels": [{"prediction_id": "a", "label": 0, "label": 1}]}'
+    answer = await client.post(LABELS, content=raw)
+    assert answer.status_code == 422
+    assert "'label' twice" in answer.json()["detail"]
+    assert log.events == []
+
+
 @pytest.mark.parametrize(
     "raw",
     [
@@ -224,6 +258,16 @@ async def test_a_large_body_is_a_413_declared_or_streamed(client: httpx.AsyncCli
     assert (declared.status_code, streamed.status_code) == (413, 413)
 
 
+async def test_a_log_that_takes_no_writes_makes_the_service_unready(
+    client: httpx.AsyncClient, log: MemoryLog
+) -> None:
+    log.problem = "writes are not acknowledged"
+    ready = await client.get("/readyz")
+    assert ready.status_code == 503
+    assert ready.json()["log"] == log.problem
+    assert (await client.get("/healthz")).status_code == 200
+
+
 async def test_not_ready_without_a_model(client: httpx.AsyncClient, serving: Service) -> None:
     serving.desks["flights"].champion = None
     assert (await client.get("/readyz")).json()["models"] == {"flights": None}
@@ -252,6 +296,17 @@ async def test_models_and_metrics_name_the_champion(client: httpx.AsyncClient) -
         in metrics
     )
     assert 'route="/v1/tasks/{task}/predict",status="200"} 1.0' in metrics
+
+
+async def test_the_docs_page_needs_nothing_from_elsewhere(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/docs")
+    assert answer.headers["content-type"].startswith("text/html")
+    page = answer.text
+    assert "/v1/tasks/flights/predict" in page
+    assert "wind" not in page, "a computed feature is not the caller's to send"
+    addresses = set(re.findall(r"https?://[^/ ]+", page))
+    assert addresses == {"http://serving"}
+    assert "<script" not in page
 
 
 async def test_openapi_examples_are_accepted(client: httpx.AsyncClient) -> None:

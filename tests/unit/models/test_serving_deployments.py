@@ -66,7 +66,7 @@ class Stage:
         self.registry.apply(self.state, events)
         await self.swapper.reconcile(self.desk, candidates(self.state, "flights"))
         await self.swapper.settle()
-        return self.desk.champion and self.desk.champion.version
+        return self.desk.champion.version if self.desk.champion else None
 
     def alerts(self) -> list[str]:
         return [event.type for event in self.log.events]
@@ -95,6 +95,9 @@ async def test_the_newest_promotion_answers_and_a_rollback_leads_back(stage: Sta
     assert await stage.after(two, promoted("flights-2", NOW_MS + 1)) == "flights-2"
     back = promoted("flights-1", NOW_MS + 2, "ModelRolledBack")
     assert await stage.after(back) == "flights-1"
+    metrics = stage.service.metrics.text().decode()
+    assert 'model_info{model_version="flights-1",task="flights"} 1.0' in metrics
+    assert 'model_info{model_version="flights-2"' not in metrics
     (model,) = stage.service.models()
     assert (model["since"], model["reason"]) == (NOW_MS + 2, "because")
 
