@@ -57,10 +57,16 @@ def run_folder(settings: Settings) -> Path:
 
 
 def create_time(pid: int) -> float | None:
-    """When this process began, seconds since the epoch; None if there is none (a zombie counts as none)."""
+    """When this process began, seconds since the epoch; None if there is none (a zombie counts as none).
+
+    A killed process is a zombie as soon as its first thread is, and holds its ports and files until its
+    last one is gone: till then it counts as alive.
+    """
     try:
         process = psutil.Process(pid)
-        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
+        if process.status() == psutil.STATUS_ZOMBIE and process.num_threads() <= 1:
+            return None
+        return process.create_time()
     except psutil.NoSuchProcess:
         return None
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import TargetEncoder
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
@@ -163,7 +164,8 @@ def _target_code(
     labels = rows.labels[known]
     if len(labels) < 10 or len(np.unique(labels)) < 2:
         return FeatureCode(name, {}, float(rows.labels.mean())), column
-    encoder = TargetEncoder(target_type="binary", smooth=smoothing, cv=5, random_state=seed)
+    folds = StratifiedKFold(5, shuffle=True, random_state=seed)
+    encoder = TargetEncoder(target_type="binary", smooth=smoothing, cv=folds)
     column[known] = encoder.fit_transform(values[known].reshape(-1, 1), labels)[:, 0]
     found = zip(encoder.categories_[0], encoder.encodings_[0], strict=True)
     shares = {str(category): float(np.float32(share)) for category, share in found}

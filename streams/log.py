@@ -16,13 +16,13 @@ from confluent_kafka import (
     Producer,
     TopicPartition,
 )
-from schemas.registry.client import RegistryClient
 
 from infra.settings import Settings
 from schemas.catalogue import Topic, system_topics
 from schemas.codec import Codec
 from schemas.errors import RegistryUnavailable, UndecodableEvent
 from schemas.event import Event, Position
+from schemas.registry.client import RegistryClient
 from streams.merge import Merger
 from streams.task import Task
 
@@ -264,7 +264,7 @@ def follow(
     from_start: bool = False,
     wait_s: float = 0.2,
 ) -> Iterator[list[Event | BadRecord]]:
-    """What arrives from now on (or all there is, and then on), for ever; an empty list if nothing came in time.
+    """What arrives from now on (or all there is, and then on), for ever; an empty list if nothing came.
 
     Without merging: order holds within a partition. Survives brokers that die. Raises LogUnavailable
     if none answers at the start.

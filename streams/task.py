@@ -195,10 +195,10 @@ class Task:
             if name in ("score", "event_id", "event_time"):
                 raise TaskError(f"task {self.name}: feature name {name!r} is reserved")
         for feature in self.features:
-            if isinstance(feature, Rate) and isinstance(feature.by, str):
+            by: object = feature.by if isinstance(feature, Rate) else ()
+            if isinstance(by, str):  # a forgotten comma: it would be read letter by letter
                 raise TaskError(
-                    f"task {self.name}: {feature.name}: by={feature.by!r} is text, not a tuple:"
-                    f" write by=({feature.by!r},)"
+                    f"task {self.name}: {feature.name}: by={by!r} is text, not a tuple: write ({by!r},)"
                 )
             for key in _keys(feature):
                 if key not in self.given:

@@ -6,7 +6,8 @@ import time
 from collections.abc import Sequence
 
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
 from schemas.catalogue import DLQ_SUFFIX, Topic
 from schemas.codec import SchemaRegistry

@@ -8,6 +8,7 @@ HTTP on 18123: ClickHouse's own protocol on `/`, and `/ping`, `/healthz` (the pr
 from __future__ import annotations
 
 import logging
+import signal
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -81,6 +82,9 @@ def main(settings: Settings, topics: Sequence[Topic]) -> int:
 
     thread = threading.Thread(target=consume, name="history-consumer")
     thread.start()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # uvicorn raises the signal again once it has stopped: by then it must not kill the process.
+        signal.signal(number, lambda *_: stop.set())
     try:
         server.run()
     finally:

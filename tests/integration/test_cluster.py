@@ -122,8 +122,7 @@ class Load:
 
 
 def admin(settings: Settings) -> AdminClient:
-    quiet = {"log_level": 0, "error_cb": lambda error: None}
-    return AdminClient({"bootstrap.servers": settings.bootstrap, **quiet})
+    return AdminClient({"bootstrap.servers": settings.bootstrap, "log_level": 0})
 
 
 def create(settings: Settings, topic: str) -> None:
@@ -146,7 +145,9 @@ def logged(settings: Settings, topic: str) -> dict[int, list[int]]:
         assert time.monotonic() < deadline, "the topic cannot be read to its end"
         for message in consumer.consume(1_000, 1):
             assert message.error() is None, message.error()
-            found[message.partition()].append(int(message.value()))
+            partition, value = message.partition(), message.value()
+            assert partition is not None and value is not None
+            found[partition].append(int(value))
     consumer.close()
     return found
 

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from infra import processes, records
+from infra.ports import is_free
 from infra.processes import Service
 from infra.settings import Settings
 from tests.unit.infra.small import SLEEP, eventually, python, settings_in, sleeper
@@ -113,3 +114,27 @@ def test_reaping_kills_what_a_dead_leader_left_in_its_group(settings: Settings) 
     eventually(lambda: processes.reap(process) is not None)
     assert processes.reap(process) == -signal.SIGKILL
     child.wait(5)
+
+
+def test_a_killed_process_is_gone_only_when_its_ports_are_free(settings: Settings) -> None:
+    """Its first thread is a zombie at once; the others, which hold its sockets, may take a while."""
+    code = """
+import socket, threading, time
+server = socket.create_server(("127.0.0.1", 0))
+blocks = [bytearray(1 << 20) for _ in range(64)]
+for _ in range(200):
+    threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
+print(server.getsockname()[1], flush=True)
+time.sleep(600)
+"""
+    service = python("listener", code)
+    for _ in range(3):
+        process, record = processes.start(settings, service, 0)
+        port = int(said(settings, service).split()[-1])
+        assert not is_free(port)
+        processes.signal_group(record, signal.SIGKILL)
+        while records.alive(record):
+            pass
+        assert is_free(port)
+        process.wait(5)
+        (settings.logs / "listener.log").unlink()
