@@ -30,7 +30,7 @@ from streams.task import HOUR_MS, Ask, Moment, Observation, Rate, Task, Truth
 
 BATCH = 250
 STEP_MS = BUCKET_MS
-REQUEST_SECONDS = 30.0
+REQUEST_SECONDS = 35.0  # serving answers, if only with 503, within 15 s of each of two tries
 GIVE_UP_SECONDS = 120.0
 STORE_PATIENCE_SECONDS = 3.0
 OVERLAP_MS = 6 * HOUR_MS

@@ -22,6 +22,7 @@ from streams.recovery import recover, state_hashes
 
 logger = structlog.get_logger()
 HASH_SECONDS = 5.0
+FLUSH_SECONDS = 1.0
 
 
 def run(
@@ -49,7 +50,7 @@ def run(
         consumer.assign([TopicPartition(*key, projector.offsets.get(key, 0)) for key in partitions])
         for key in partitions:
             merger.open(key)
-        hashed_at, hashed_events = 0.0, -1
+        hashed_at, hashed_events, flushed_at = 0.0, -1, 0.0
         while not stop.is_set():
             _poll(consumer, codec, merger)
             answers: list[Event] = []
@@ -57,13 +58,17 @@ def run(
             for event in merger.pop():
                 answers += projector.react(event)
                 count += 1
-            if count:
-                if answers:
-                    _append(writer, answers, stop)
+            now = time.monotonic()
+            if count and answers:
+                _append(writer, answers, stop)
+            if (
+                count or now - flushed_at > FLUSH_SECONDS
+            ):  # idle: a store that was emptied is filled
                 flush(projector)
+                flushed_at = now
+            if count:
                 _commit(consumer, projector)
                 on_batch(count, projector)
-            now = time.monotonic()
             if (
                 now - hashed_at > HASH_SECONDS
                 and projector.events != hashed_events

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from streams.task import Task
 
 Partition = tuple[str, int]
 QUIET_SECONDS = 60
+_HEX = re.compile(r"(?!0*$)[0-9a-f]+").fullmatch
 Offsets = dict[Partition, int]
 
 # Short timeouts find the new leader of a partition within seconds of a broker's death.
@@ -72,13 +74,9 @@ def record_headers(event: Event, source: str = "driftlog") -> list[tuple[str, by
         headers["ce_causationid"] = str(cause)
     trace = (str(cause or event.id).replace("-", "") + "0" * 32)[:32]
     span = event.id.replace("-", "")[-16:]
-    if _is_hex(trace) and _is_hex(span) and len(span) == 16:
+    if _HEX(trace) and _HEX(span) and len(span) == 16:
         headers["traceparent"] = f"00-{trace}-{span}-01"
     return [(name, value.encode()) for name, value in headers.items()]
-
-
-def _is_hex(text: str) -> bool:
-    return all(c in "0123456789abcdef" for c in text) and set(text) != {"0"}
 
 
 def connect_codec(settings: Settings, tasks: Sequence[Task] = ()) -> Codec:

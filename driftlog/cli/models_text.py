@@ -40,20 +40,19 @@ def print_table(rows: list[dict[str, Any]]) -> None:
     from rich.table import Table
 
     table = Table(header_style="bold", show_edge=False, pad_edge=False)
-    left = ("version", "registered", "recipe", "decision")
-    for name in ("version", "registered", "recipe", "rows", "log-loss", "AUC", "decision"):
+    left = ("version", "registered", "recipe", "status")
+    for name in ("version", "registered", "recipe", "rows", "log-loss", "AUC", "status"):
         table.add_column(name, justify="left" if name in left else "right")
     for row in rows:
-        decision = {"ModelPromoted": "promoted", "PromotionRejected": "rejected"}.get(
-            row["decision"], "rolled back to" if row["decision"] else "pending"
-        )
+        decided = {None: "pending", "PromotionRejected": "rejected"}
+        status = "live" if row["live"] else decided.get(row["decision"], "replaced")
         table.add_row(
             row["model_version"],
             moment(row["registered"]),
             row["recipe"],
             f"{row['training_rows']:,}" if row["training_rows"] else "",
             *("" if row[name] is None else f"{row[name]:.4f}" for name in ("log_loss", "auc")),
-            f"{decision}, live" if row["live"] else decision,
+            status,
             style="green" if row["live"] else None,
         )
     Console().print(table)

@@ -69,6 +69,14 @@ def register(state: State, subject: str, given: Given) -> tuple[list[Record], Ve
     return [schema_record(subject, number, schema_id, text)], version
 
 
+def keep(state: State, subject: str, number: int) -> list[Record]:
+    """The record of a version once more, so that no later one with the same key outlives it."""
+    kept = state.subjects.get(subject, {}).get(number)
+    if kept is None or kept.type != "AVRO":
+        return []
+    return [schema_record(subject, number, kept.id, kept.text, kept.deleted)]
+
+
 def check(state: State, subject: str, given: Given, number: int | None = None) -> list[str]:
     """Why the schema may not follow under `subject`; only version `number` is asked if given."""
     level = store.level(state, subject)

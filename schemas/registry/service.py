@@ -93,6 +93,8 @@ class Registry:
             kept = state.subjects.get(subject, {}).get(version.number)
             same = store.identity(state.texts.get(version.id, "")) == given.form
         if kept is None or kept.id != version.id or not same:
+            # Compaction keeps the last record of a key, which is the losing one: write the winner again.
+            self.change(lambda state: (commands.keep(state, subject, version.number), None))
             raise faults.store_unavailable("another registry writes to the same topic; try again")
         return version
 

@@ -130,10 +130,23 @@ def _schema(
     kind = str(value.get("schemaType") or "AVRO")
     deleted = value.get("deleted") is True
     version = Version(subject, number, schema_id, text, deleted, kind)
+    if _taken(state, version):
+        return
     state.subjects.setdefault(subject, {})[number] = version
     state.last_id = max(state.last_id, schema_id)
     state.texts.setdefault(schema_id, text)
     state.ids.setdefault(identity(text, kind), schema_id)
+
+
+def _taken(state: State, version: Version) -> bool:
+    """True if another schema has the id or the number already: of two registries, the first writer wins."""
+    there = state.subjects.get(version.subject, {}).get(version.number)
+    if there is not None and there.id != version.id:
+        return True
+    known = state.texts.get(version.id, version.text)
+    return known != version.text and identity(known, version.type) != identity(
+        version.text, version.type
+    )
 
 
 def _forget(state: State, subject: str, number: int) -> None:

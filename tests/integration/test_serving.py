@@ -179,11 +179,11 @@ async def test_an_online_store_that_dies_is_noticed_and_so_is_its_return(
     settings: Settings,
 ) -> None:
     store, key = RedisStore(settings.redis), "rate||"
-    redis = Redis.from_url(settings.redis)
 
     async def fill() -> None:
-        await redis.set(store_key("flights", key), b"[[0,4,1]]")
-        await redis.set(store_key("flights", FILLED), 1)
+        async with Redis.from_url(settings.redis) as redis:
+            await redis.set(store_key("flights", key), b"[[0,4,1]]")
+            await redis.set(store_key("flights", FILLED), 1)
 
     async def found() -> Blob | None:
         blobs = await store.blobs("flights", [key])
@@ -204,7 +204,6 @@ async def test_an_online_store_that_dies_is_noticed_and_so_is_its_return(
         while await found() != [[0, 4, 1]]:
             await asyncio.sleep(0.05)
     assert store.problem is None
-    await redis.aclose()
     await store.close()
 
 

@@ -42,15 +42,14 @@ def history(days: int, rows_a_day: int = 200, seed: int = 3) -> Iterator[Row]:
     chance = random.Random(seed)
     for number in range(days * rows_a_day):
         at = START_MS + number * DAY_MS // rows_a_day
-        features = {
-            "size": chance.random(),
-            "speed": chance.random() if chance.random() < 0.9 else None,
-            "colour": chance.choice(["red", "green", "blue", None]),
-        }
-        odds = 0.85 if features["size"] * (features["speed"] or 0.5) > 0.3 else 0.15
+        size = chance.random()
+        speed = chance.random() if chance.random() < 0.9 else None
+        colour = chance.choice(["red", "green", "blue", None])
+        odds = 0.85 if size * (speed or 0.5) > 0.3 else 0.15
         label = int(chance.random() < odds)
         id_ = derived_id("PredictionMade", seed, number)
-        made = {"model_version": "wear-0", "score": 0.5, "label": 1, "features": features}
+        made: dict[str, object] = {"model_version": "wear-0", "score": 0.5, "label": 1}
+        made["features"] = {"size": size, "speed": speed, "colour": colour}
         yield Row(
             Event("wear.predictions", "PredictionMade", _envelope(id_, at) | made),
             _label(id_, at + DELAY_MS, label) if chance.random() < 0.95 else None,

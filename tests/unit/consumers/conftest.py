@@ -19,6 +19,7 @@ from tests.unit.consumers.history_data import (
     records,
     uid,
 )
+from tests.unit.consumers.history_http import Service, serve
 
 
 @pytest.fixture
@@ -103,6 +104,11 @@ def store(folder: Path) -> Iterator[Store]:
             store.write_events(table, rows)
     yield store
     store.close()
+
+
+@pytest.fixture
+def service(engine: Engine) -> Iterator[Service]:
+    yield from serve(engine)
 
 
 @pytest.fixture(scope="package")

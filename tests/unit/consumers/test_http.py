@@ -3,61 +3,21 @@
 from __future__ import annotations
 
 import gzip
-import socket
 import threading
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 import clickhouse_connect
 import httpx
 import pytest
-import uvicorn
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import DatabaseError
 
-from consumers.history.engine import Engine
-from consumers.history.http import MAX_BODY, history_app
-from consumers.history.metrics import HistoryMetrics
-from consumers.history.sink import Partition
+from consumers.history.http import MAX_BODY
+from tests.unit.consumers.history_http import Service, serve
 
 PLACE = ("flights.predictions", 0)
-
-
-@dataclass
-class Service:
-    """A running HTTP face, with what its consumer and its log would say."""
-
-    url: str
-    metrics: HistoryMetrics
-    ends: dict[Partition, int] = field(default_factory=dict)
-    log_answers: bool = True
-
-    def ask_log(self) -> dict[Partition, int]:
-        if not self.log_answers:
-            raise ConnectionError("no broker answers")
-        return dict(self.ends)
-
-
-def _serve(engine: Engine | None, elsewhere: str = "") -> Iterator[Service]:
-    listener = socket.create_server(("127.0.0.1", 0))
-    service = Service(f"http://127.0.0.1:{listener.getsockname()[1]}", HistoryMetrics())
-    app = history_app(service.metrics, engine, service.ask_log, elsewhere)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
-    thread = threading.Thread(target=server.run, args=([listener],))
-    thread.start()
-    try:
-        yield service
-    finally:
-        server.should_exit = True
-        thread.join()
-        listener.close()
-
-
-@pytest.fixture
-def service(engine: Engine) -> Iterator[Service]:
-    yield from _serve(engine)
 
 
 @pytest.fixture
@@ -244,7 +204,7 @@ def test_metrics_show_the_lag_of_each_partition(service: Service, http: httpx.Cl
 
 
 def test_with_a_server_elsewhere_questions_are_sent_there() -> None:
-    for service in _serve(None, "http://127.0.0.1:8123"):
+    for service in serve(None, "http://127.0.0.1:8123"):
         answer = httpx.get(service.url, params={"query": "SELECT 1"}, trust_env=False)
         assert answer.status_code == 400
         assert "http://127.0.0.1:8123" in answer.text

@@ -75,6 +75,22 @@ def test_a_value_that_fits_no_column_costs_only_its_own_event(codec: Codec) -> N
     assert [letter.at.offset for letter in batch.letters] == [1]
 
 
+def test_a_foreign_schema_without_what_the_table_needs_is_a_dead_letter(codec: Codec) -> None:
+    """Else ClickHouse would put 0 and '' where nothing was said."""
+
+    class Foreign:
+        def decode(self, at: Position, value: bytes | None, recorded_ms: int = 0) -> object:
+            event = codec.decode(at, value, recorded_ms)
+            left = {name: data for name, data in event.data.items() if name != "score"}
+            return event if at.offset else type(event)(event.topic, event.type, left, at)
+
+    batch = BatchDecoder(Foreign(), TOPICS).decode(  # type: ignore[arg-type]
+        records(codec, [prediction(n) for n in range(3)])
+    )
+    assert batch.rows == 2
+    assert [letter.message for letter in batch.letters] == ["PredictionMade without score"]
+
+
 def test_a_record_type_of_another_topic_is_a_dead_letter(codec: Codec) -> None:
     wrong = Record(Position("flights.labels", 0, 4), b"k", codec.encode(prediction(1)), START)
     batch = BatchDecoder(codec, TOPICS).decode([wrong])

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import contextlib
+import re
+import time
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consumers.history.engine import Engine, QueryFailed
+from consumers.sql_functions import words
 from consumers.sql_guard import LIMITS, RefusedQuery, SafeQuery, check, safe_settings
 from tests.unit.consumers.queries import (
     CANARY,
@@ -130,6 +133,55 @@ def test_format_and_settings_are_split_off_in_either_order() -> None:
 def test_what_is_accepted_is_accepted_again_unchanged(sql: str) -> None:
     once = check(sql)
     assert check(once.sql) == SafeQuery(once.sql)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT " + ",".join(["abs(1)"] * 14_000),
+        "SELECT " + "settings " * 11_000 + "(1)",
+        "SELECT " + "NOT " * 24_000 + "1",
+        "SELECT " + "- " * 19_000 + "1",
+        "SELECT 1" + " UNION ALL SELECT 1" * 5_000,
+        "SELECT a" + ".a" * 40_000,
+        "SELECT '" + "''" * 49_000,
+        "SELECT 1" + "::Int8" * 9_000,
+        "WITH " + ",".join(f"a{n} AS (SELECT 1)" for n in range(2_800)) + " SELECT 1",
+        "SELECT event_id FROM alerts WHERE event_id IN (" + ",".join(["'x'"] * 9_000) + ")",
+    ],
+)
+def test_a_long_query_is_judged_in_seconds(sql: str) -> None:
+    began = time.process_time()
+    with contextlib.suppress(RefusedQuery):
+        check(sql)
+    assert time.process_time() - began < 8
+
+
+_WORDS = sorted(
+    words(
+        """
+        SELECT FROM WHERE WITH AS ( ) , . * 1 'x' `x` x -> :: [ ] { } ; / IN NOT UNION ALL INTO OUTFILE
+        'CANARY' FORMAT CSV SETTINGS readonly = 0 file url system one default APPLY arrayMap COLUMNS
+        REPLACE EXCEPT JOIN USING PREWHERE LIMIT BY drift_scores -- /* */
+        """
+    )
+    | {"\n"}
+)
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(st.sampled_from(_WORDS), max_size=14))
+def test_no_order_of_words_lets_a_file_through(chosen: list[str]) -> None:
+    """Whatever is accepted of these words names no file outside of quotes."""
+    sql = f"SELECT {' '.join(chosen)}"
+    with contextlib.suppress(RefusedQuery):
+        accepted = check(sql)
+        assert not re.search(r"(?i)outfile|\b(?:file|url)\s*\(", _unquoted(accepted.sql))
+        assert "default." not in _unquoted(accepted.sql)
+
+
+def _unquoted(sql: str) -> str:
+    return re.sub(r"'(?:[^'\\]|\\.|'')*'|--[^\n]*|/\*.*?\*/", "''", sql, flags=re.DOTALL)
 
 
 @settings(max_examples=300, deadline=None)

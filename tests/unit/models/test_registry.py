@@ -41,7 +41,7 @@ HISTORY = (
 
 def live(state: RegistryState, at_ms: int | None = None) -> str | None:
     decision = champion(state, "wear", at_ms)
-    return decision and decision.version
+    return decision.version if decision else None
 
 
 def test_the_version_that_answered_at_each_moment() -> None:

@@ -6,6 +6,7 @@ import hashlib
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -19,7 +20,7 @@ from models.onnx_graph import METADATA, PAD
 from models.scorer import Scorer
 from tests.unit.models.model_parts import WEAR, rows, vectors
 
-PARAMETERS = {
+PARAMETERS: dict[str, dict[str, Any]] = {
     "constant": {"score": 0.3},
     "gradient_boosting": {"iterations": 30, "min_leaf": 10},
     "logistic_regression": {},

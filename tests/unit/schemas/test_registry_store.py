@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -221,3 +222,47 @@ def test_a_local_registry_answers_as_the_codec_expects() -> None:
         local.schema_by_id(9)
     with pytest.raises(IncompatibleSchema, match="field 'a'"):
         local.schema_id("s", BROKEN)
+
+
+class View(MemoryLog):
+    """One registry's view of a shared topic: it sees what others wrote only after its own write."""
+
+    def __init__(self, topic: list[Record]) -> None:
+        super().__init__()
+        self._topic = topic
+
+    def append(self, records: Sequence[Record]) -> None:
+        self._topic.extend(records)
+        super().append(self._topic[len(self.records) :])
+
+
+@pytest.mark.parametrize(
+    ("before", "mine", "theirs"),
+    [
+        ([], ("s", ONE), ("s", TWO)),
+        ([], ("s", ONE), ("t", BROKEN)),
+        ([("t", TWO)], ("s", ONE), ("s", TWO)),
+    ],
+    ids=["same number and id", "same id", "same number"],
+)
+def test_of_two_registries_that_write_at_once_the_first_wins_for_ever(
+    before: list[Any], mine: Any, theirs: Any
+) -> None:
+    topic: list[Record] = []
+    one, two = Registry(View(topic)), Registry(View(topic))
+    for subject, schema in before:
+        one.register(subject, given_(schema))
+    two.change(lambda _: ([records.noop_record()], None))  # two has seen what was before
+    won = one.register(mine[0], given_(mine[1]))
+    assert code_of(lambda: two.register(theirs[0], given_(theirs[1]))) == 50001
+    again = two.register(theirs[0], given_(theirs[1]))
+    one.change(lambda _: ([records.noop_record()], None))
+    assert one.read(lambda state: state) == two.read(lambda state: state) == folded(topic)
+    assert (won.subject, won.number) != (again.subject, again.number)
+    compacted = folded(
+        [r for i, r in enumerate(topic) if r.key not in {x.key for x in topic[i + 1 :]}]
+    )
+    for state in (one.read(lambda state: state), compacted):
+        for version, schema in ((won, mine[1]), (again, theirs[1])):
+            assert json.loads(state.texts[version.id]) == schema
+            assert state.subjects[version.subject][version.number] == version
