@@ -29,7 +29,7 @@ class Jvm:
         """The argument list that runs the class `main`.
 
         Only the first of the two compilers is used: on few cores the second one costs a broker more
-        time than its code wins back (`tests/integration/test_cluster.py` has both figures printed).
+        time than its code wins back.
         """
         log4j2 = Path(str(files("infra").joinpath("kafka-log4j2.xml")))
         quiet = ("--sun-misc-unsafe-memory-access=allow",) if self.release >= 23 else ()

@@ -27,6 +27,7 @@ from streams.verdict import (
     Verdict,
     drift_sentence,
     evidence,
+    growth_sentence,
     performance_sentence,
 )
 
@@ -63,6 +64,8 @@ class PolicyState:
     history: list[Verdict] = field(default_factory=list)
     labels: int = 0
     """Labels since the last request."""
+    labels_before: int = 0
+    """Labels that were known at the last request."""
     requested_at: int | None = None
     alerts: set[str] = field(default_factory=set)
     checked: dict[str, int] = field(default_factory=dict)
@@ -204,10 +207,25 @@ class RetrainReactor:
             reason = f"{drift}; {measured}"
         elif performance_votes >= needed:
             reason = f"{performance}; {drift}" if drift_votes else performance
+        elif self._has_grown(state):
+            reason = growth_sentence(state.labels_before, state.labels)
         else:
             return
-        trigger = "drift" if drift_votes >= needed else "performance"
-        self._request(state, measured, trigger, reason, evidence(history, state.labels))
+        numbers = evidence(history, state.labels)
+        if drift_votes >= needed:
+            trigger = "drift"
+        else:
+            trigger = "performance" if performance_votes >= needed else "growth"
+        self._request(state, measured, trigger, reason, numbers)
+
+    def _has_grown(self, state: PolicyState) -> bool:
+        """True if there are so many more labels than at the last request that these alone are a reason."""
+        growth = self.task.retrain.growth
+        return (
+            growth is not None
+            and state.labels_before > 0
+            and state.labels >= growth * state.labels_before
+        )
 
     def _request(
         self,
@@ -225,6 +243,7 @@ class RetrainReactor:
             or measured.time < state.requested_at + policy.cooldown_hours * HOUR_MS
         ):
             return
+        state.labels_before += state.labels
         state.labels, state.requested_at = 0, measured.time
         state.due.append(
             derive(

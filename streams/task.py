@@ -100,7 +100,9 @@ class RetrainPolicy:
     """When to ask for a new model: `votes` of the last `of_windows` judged windows must agree.
 
     A window votes for drift if at least `drifted_share` of the columns (or the score) drifted, for
-    performance if the log-loss passed its threshold or Page-Hinkley raised an alarm.
+    performance if the log-loss passed its threshold or Page-Hinkley raised an alarm. Without any vote,
+    `growth` times as many new labels as were known at the last request are a reason, too (None: never):
+    a young model has more to gain from data than from the newest data.
     """
 
     first_labels: int = 5_000
@@ -110,6 +112,7 @@ class RetrainPolicy:
     of_windows: int = 3
     drifted_share: float = 0.3
     max_log_loss_ratio: float = 1.05
+    growth: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

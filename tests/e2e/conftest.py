@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,21 @@ class System:
             env={**os.environ, **self.settings.to_env()},
             check=False,
         )
+
+    def first_line(self, holding: str, *words: str, timeout_s: float = 60) -> str | None:
+        """The first line that holds a text, of a command that would run on; None if none comes in time."""
+        command = [sys.executable, "-m", "driftlog", *words]
+        env = {**os.environ, **self.settings.to_env()}
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=env
+        ) as process:
+            alarm = threading.Timer(timeout_s, process.kill)
+            alarm.start()
+            assert process.stdout is not None
+            found = next((line for line in process.stdout if holding in line), None)
+            alarm.cancel()
+            process.terminate()
+        return found
 
     def ok(self, *words: str, stdin: str | None = None, timeout_s: float = 240) -> str:
         """Its output; the test fails if it does."""

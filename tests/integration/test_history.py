@@ -106,9 +106,6 @@ class History:
     def caught_up(self) -> bool:
         return bool(self.get("/lag")[1]["caught_up"])
 
-    def delete(self) -> None:
-        shutil.rmtree(self._settings.home / "clickhouse")
-
 
 @dataclass
 class Program:
@@ -286,10 +283,10 @@ def test_killed_again_and_again_it_misses_nothing_and_doubles_nothing(
     assert keys(records, PREDICTIONS) <= set(ids(history, "parcels_predictions"))
 
 
-def test_deleted_it_comes_back_from_the_log_exactly(history: History) -> None:
+def test_deleted_it_comes_back_from_the_log_exactly(history: History, settings: Settings) -> None:
     before = content(history)
     assert history.end(signal.SIGTERM) == 0
-    history.delete()
+    shutil.rmtree(settings.home / "clickhouse")
     history.start()
     history.catch_up()
     assert content(history) == before

@@ -59,6 +59,24 @@ def test_a_score_is_the_same_to_the_last_bit_in_every_batch(
     assert np.all((whole > 0) & (whole < 1))
 
 
+def test_a_batch_is_filled_up_where_the_file_asks_for_it(
+    files: dict[str, bytes], data: Dataset
+) -> None:
+    """Some processors compute the rows beyond a full register to another last bit."""
+    scorer = Scorer.from_bytes(files["logistic_regression"])
+    session, shapes = scorer._session, list[int]()
+
+    class Spy:
+        def run(self, names: list[str], inputs: dict[str, Any]) -> Any:
+            shapes.append(len(inputs["features"]))
+            return session.run(names, inputs)
+
+    scorer._session = Spy()
+    for count in (1, 15, 16, 17):
+        assert len(scorer.score(vectors(data)[:count])) == count
+    assert shapes == [16, 16, 16, 32]
+
+
 @pytest.mark.parametrize("recipe", sorted(recipes.RECIPES))
 def test_training_again_gives_the_same_bytes(
     files: dict[str, bytes], data: Dataset, recipe: str
