@@ -69,6 +69,9 @@ def _own(
         name=name,
         argv=(sys.executable, "-m", "driftlog.services", name, *tasks),
         ready=partial(answers, f"http://{HOST}:{port}{path}"),
+        # Slow is not dead: only a service that says nothing for a minute is started anew.
+        healthy=partial(answers, f"http://{HOST}:{port}/metrics"),
+        unhealthy_after_s=60.0,
         # Small matrices: threads that spin for each other cost more than they bring on few cores.
         env={"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
         depends_on=depends_on,
@@ -85,20 +88,20 @@ def answers(url: str) -> bool:
         return False
 
 
-def run(name: str, settings: Settings, tasks: Sequence[Task]) -> None:
-    """Run one of our own services until SIGTERM."""
+def run(name: str, settings: Settings, tasks: Sequence[Task]) -> int:
+    """Run one of our own services until SIGTERM; its exit status."""
     if name == "registry":
         from schemas.registry import app as registry
 
         registry.main(settings)
-        return
+        return 0
     _prepare(settings, tasks)
     if name == "history":
         from consumers.history import app as history
         from streams.log import all_topics
 
-        history.main(settings, all_topics(settings, tasks))
-    elif name == "worker":
+        return history.main(settings, all_topics(settings, tasks))
+    if name == "worker":
         from streams.app import run_worker
 
         run_worker(settings, tasks)
@@ -115,6 +118,7 @@ def run(name: str, settings: Settings, tasks: Sequence[Task]) -> None:
         from models.serving import app as serving
 
         serving.main(settings, tasks)
+    return 0
 
 
 def _prepare(settings: Settings, tasks: Sequence[Task]) -> None:
@@ -129,6 +133,8 @@ def _prepare(settings: Settings, tasks: Sequence[Task]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    from schemas.errors import SchemaError
+    from streams.log import LogUnavailable
     from streams.task_file import load_tasks
 
     parser = argparse.ArgumentParser(prog="python -m driftlog.services", description=__doc__)
@@ -143,8 +149,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             run_foreground(settings, service_table(settings, arguments.task))
         else:
-            run(arguments.name, settings, tasks)
-    except (SettingsError, TaskError, InfraError) as error:
+            return run(arguments.name, settings, tasks)
+    except (SettingsError, TaskError, InfraError, SchemaError, LogUnavailable) as error:
         print(f"{arguments.name}: {error}", file=sys.stderr)  # noqa: T201 - its log
         return 1
     return 0

@@ -28,31 +28,21 @@ def lags(settings: Settings, tasks: Sequence[Task]) -> Lags:
         WORKER_GROUP: worker_folds(tasks, settings.partitions),
         CONTROL_GROUP: [*control_folds(tasks, settings.partitions), Registry()],
     }
-    found = {"history": history_lag(settings, tasks)}
+    found = {"history": history_lag(settings)}
     for group, driven in folds.items():
         topics = sorted({topic for fold in driven for topic in fold.topics})
         found[group.removeprefix("driftlog-")] = _group_lag(settings, group, topics)
     return found
 
 
-def history_lag(settings: Settings, tasks: Sequence[Task]) -> int:
-    """End of the log minus what ClickHouse holds, over all topics; -1 if either does not answer."""
-    url = f"http://{HOST}:{settings.port(18123)}/status"
+def history_lag(settings: Settings) -> int:
+    """End of the log minus what ClickHouse holds, over all topics; -1 if the history does not answer."""
+    url = f"http://{HOST}:{settings.port(settings.history_base)}/lag"
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            places = json.load(answer)["partitions"]
-        consumer = log.make_consumer(settings.bootstrap)
+        with urllib.request.urlopen(url, timeout=15) as answer:
+            return int(json.load(answer)["lag"])
     except (urllib.error.URLError, OSError, ValueError, KeyError):
         return -1
-    try:
-        names = [topic.name for topic in log.all_topics(settings, tasks)]
-        ends = log.end_offsets(consumer, log.partitions_of(consumer, names))
-    except LogUnavailable:
-        return -1
-    finally:
-        consumer.close()
-    stored = {(place["topic"], place["partition"]): place["stored"] for place in places}
-    return sum(max(0, end - stored.get(key, 0)) for key, end in ends.items())
 
 
 def _group_lag(settings: Settings, group: str, topics: Sequence[str]) -> int:

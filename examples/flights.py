@@ -50,9 +50,23 @@ task = Task(
     # 99.99 % of the labels are there 16 hours after the question.
     label_delay_hours=16,
     prior_score=0.22,
-    recipe=Recipe("gradient_boosting", training_days=60),
+    # Small trees over all of the year so far: weather differs by the day, not by the flight, so that even
+    # a year holds few examples of it. (Sixty days, or larger trees, forget and overfit.)
+    recipe=Recipe(
+        "gradient_boosting",
+        {"iterations": 40, "learning_rate": 0.12, "leaves": 15, "min_leaf": 200},
+        training_days=365,
+    ),
+    # Flights and weather have a daily rhythm: shorter windows would differ by the hour alone.
     drift=DriftPolicy(window_hours=24, grace_minutes=60),
-    retrain=RetrainPolicy(first_labels=10_000, new_labels=5_000, cooldown_hours=7 * 24),
-    gate=GatePolicy(recent_days=7),
+    retrain=RetrainPolicy(
+        first_labels=10_000,  # ten days
+        new_labels=5_000,  # most of a week
+        cooldown_hours=7 * 24,  # each weekday judges a model once
+        growth=0.2,  # a fifth more labels: what a young model lacks is data
+    ),
+    # What is judged has not seen the newest week, and what will answer has: as good as the champion is
+    # good enough, give or take the 2 % by which two fits differ in a week.
+    gate=GatePolicy(recent_days=7, max_recent_ratio=1.02),
     source=moments,
 )

@@ -51,23 +51,26 @@ def run(
         for key in partitions:
             merger.open(key)
         hashed_at, hashed_events, flushed_at = 0.0, -1, 0.0
+        ends: log.Offsets = {}
+        committed = dict(projector.offsets)
         while not stop.is_set():
-            _poll(consumer, codec, merger)
+            _poll(consumer, codec, merger, ends)
             answers: list[Event] = []
             count = 0
             for event in merger.pop():
                 answers += projector.react(event)
                 count += 1
+            _pass_over(projector, merger, ends)
             now = time.monotonic()
             if count and answers:
                 _append(writer, answers, stop)
-            if (
-                count or now - flushed_at > FLUSH_SECONDS
-            ):  # idle: a store that was emptied is filled
+            # Idle, too: a store that was emptied is filled again.
+            if count or now - flushed_at > FLUSH_SECONDS:
                 flush(projector)
                 flushed_at = now
-            if count:
+            if projector.offsets != committed:
                 _commit(consumer, projector)
+                committed = dict(projector.offsets)
                 on_batch(count, projector)
             if (
                 now - hashed_at > HASH_SECONDS
@@ -81,7 +84,8 @@ def run(
         consumer.close()
 
 
-def _poll(consumer: Consumer, codec: Codec, merger: Merger) -> None:
+def _poll(consumer: Consumer, codec: Codec, merger: Merger, ends: log.Offsets) -> None:
+    """Queue what arrived; `ends` gets the end offset of each partition that was read to its end."""
     messages = consumer.consume(1, timeout=0.1)  # hands on the first at once, with what came along
     messages += consumer.consume(999, timeout=0.001) if messages else []
     for message in messages:
@@ -96,8 +100,16 @@ def _poll(consumer: Consumer, codec: Codec, merger: Merger) -> None:
                 logger.warning("undecodable record skipped", at=str(item.at), why=str(item.error))
         elif error.code() == KafkaError._PARTITION_EOF:
             merger.close(key)
+            ends[key] = message.offset() or 0
         elif error.fatal():
             raise log.LogUnavailable(error.str())
+
+
+def _pass_over(projector: Projector, merger: Merger, ends: log.Offsets) -> None:
+    """At a partition's end, with nothing of it queued, all is done: bad and control records, too."""
+    for topic, partition in list(ends):
+        if not merger.queued((topic, partition)):
+            projector.skip_to(topic, partition, ends.pop((topic, partition)))
 
 
 def _append(writer: log.LogWriter, events: Sequence[Event], stop: threading.Event) -> None:

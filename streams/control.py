@@ -85,6 +85,8 @@ class ControlPlane:
                 break
             except UndecodableEvent as error:
                 logger.warning("undecodable record skipped", at=str(at), why=str(error))
+                async with self._lock:
+                    self._projector.skip_to(at.topic, at.partition, at.offset + 1)
                 return
             except RegistryUnavailable:
                 await asyncio.sleep(0.5)

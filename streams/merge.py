@@ -29,6 +29,10 @@ class Merger:
     def __len__(self) -> int:
         return self._count
 
+    def queued(self, partition: Partition) -> int:
+        """Events of one partition that wait here."""
+        return len(self._queues.get(partition, ()))
+
     def push(self, event: Event) -> None:
         assert event.at is not None
         key = event.at.topic, event.at.partition

@@ -135,7 +135,9 @@ def performance_sentence(history: Sequence[Verdict], task: Task) -> str:
 def growth_sentence(before: int, since: int) -> str:
     """E.g. '7,900 labels came since the last request: 51 % more than the 15,500 before it'."""
     more = round(100 * since / before)
-    return f"{since:,} labels came since the last request: {more} % more than the {before:,} before it"
+    return (
+        f"{since:,} labels came since the last request: {more} % more than the {before:,} before it"
+    )
 
 
 def evidence(history: Sequence[Verdict], labels: int) -> dict[str, float]:

@@ -98,7 +98,7 @@ class InstanceParser:
                 if problem:
                     errors.add(f"instances[{index}].{name}", problem)
             time, event_id = now_ms, None
-            if len(instance) > len(values):
+            if len(instance) > len(values) or self._names - instance.keys():
                 time, event_id = self._extras(index, instance, now_ms, errors)
             asks.append(Ask(time, event_id or new_id(), values))
         _distinct("instances", [ask.id for ask in asks], errors)

@@ -115,14 +115,15 @@ def test_bad_lines_are_told_and_good_ones_produced(system: System) -> None:
         (("query", "DROP TABLE drift_scores"), "SELECT"),
         (("query", "SELECT file('/etc/passwd')"), "file"),
         (("query", "SELECT * FROM url('http://127.0.0.1/', CSV)"), "url"),
-        (("query", "SELECT 1 INTO OUTFILE '/tmp/stolen'"), "OUTFILE"),
+        (("query", "SELECT 1 INTO OUTFILE '/tmp/stolen'"), "INTO"),
         (("query", "SELECT no_such_column FROM drift_scores"), "no_such_column"),
         (("replay", "--fold", "nonsense"), "no fold"),
         (("replay", "--to", "yesterday"), "is no time"),
         (("replay", "--model", "flights-99"), "flights-99"),
         (("models", "show", "flights-99"), "flights-99"),
         (("chaos", "kill", "broker-9"), "unknown target"),
-        (("up", "--task", "no_such_file.py"), "no_such_file.py"),
+        (("up", "--task", "no_such_file.py"), "already up"),
+        (("task", "check", "no_such_file.py"), "no_such_file.py"),
         (("feed", "no_such_task"), "name one of the tasks"),
     ],
 )
@@ -141,7 +142,7 @@ def test_bad_requests_are_refused_with_the_field(system: System) -> None:
         (b'{"instances": [{"distance": NaN}]}', "instances[0].distance"),
         (b'{"instances": [{"colour": 1}]}', "instances[0].colour"),
     ):
-        answer = httpx.post(url, content=body)
+        answer = httpx.post(url, content=body, headers={"content-type": "application/json"})
         assert answer.status_code == 422
         assert said in answer.text
     missing = httpx.post(url.replace("flights", "fights"), json={"instances": [{}]})
@@ -152,13 +153,13 @@ def test_bad_requests_are_refused_with_the_field(system: System) -> None:
 def test_garbage_goes_to_the_dead_letters_and_stops_nobody(system: System) -> None:
     sent = system.stranger("garbage")["sent"]
     sql = (
-        "SELECT topic, partition, offset, cause FROM dead_letters FINAL"
-        " WHERE topic = 'flights.labels'"
+        "SELECT _partition, _offset, message FROM dead_letters FINAL"
+        " WHERE _topic = 'flights.labels'"
     )
     eventually(lambda: len(rows(system, sql)) >= len(sent), 60)
     letters = rows(system, sql)
-    assert len({(each["partition"], each["offset"]) for each in letters}) == len(sent)
-    assert all(each["cause"] for each in letters)
+    assert len({(each["_partition"], each["_offset"]) for each in letters}) == len(sent)
+    assert all(each["message"] for each in letters)
     line = json.dumps({"prediction_id": "after", "label": 1, "event_id": "after-garbage"})
     system.ok("produce", "flights.labels", stdin=line)
     eventually(
@@ -171,11 +172,10 @@ def test_garbage_goes_to_the_dead_letters_and_stops_nobody(system: System) -> No
 
 def test_logged_scores_come_back_bit_for_bit(system: System) -> None:
     system.ok("feed", "--to", "2013-01-17")
-    out = system.json(
-        *("replay", "--model", "flights-1", "--only", "flights-1", "--limit", "1000", "--json")
-    )
-    (tally,) = out["by_version"].values()
-    assert tally["count"] == tally["identical"] == 1_000
+    words = ("--model", "flights-1", "--only", "flights-1", "--limit", "1000", "--json")
+    row = system.json("replay", *words)
+    assert row["answered_by"] == row["rescored_with"] == "flights-1"
+    assert row["predictions"] == row["bit_identical"] == 1_000
 
 
 def test_state_as_of_a_moment_is_the_same_each_time(system: System) -> None:

@@ -207,6 +207,43 @@ def test_after_a_request_new_labels_must_have_come() -> None:
     assert len(requests(run(*more))) == 3
 
 
+def growing(growth: float | None) -> RetrainReactor:
+    return RetrainReactor(replace(TASK, retrain=replace(TASK.retrain, growth=growth)))
+
+
+def grown_year(last_day: int) -> list[Event]:
+    """A cold start, the first model after 3,000 labels, then calm days of 1,000 labels each."""
+    cold = [performance(n, 0.69, "toy-0", None) for n in range(3)]
+    return flat([*cold, *[day(n) for n in range(3, last_day)]])
+
+
+def test_many_more_labels_than_at_the_last_request_are_a_reason_of_their_own() -> None:
+    first, *grown = requests(run(*grown_year(40), policy=growing(2.0)))
+    assert first["trigger"] == "first_labels"
+    # 3,000 labels, so again at 9,000, and at 27,000
+    assert [r["trigger"] for r in grown] == ["growth", "growth"]
+    assert [r["event_time"] // DAY for r in grown] == [10, 28]
+    assert grown[0]["reason"] == (
+        "6,000 labels came since the last request: 200 % more than the 3,000 before it"
+    )
+    assert grown[0]["evidence"]["labels"] == 6000
+
+
+def test_growth_asks_for_new_labels_and_the_cool_down_too() -> None:
+    asked = requests(run(*grown_year(12), policy=growing(0.01)))
+    assert [r["event_time"] // DAY for r in asked] == [4, 9]
+
+
+def test_without_growth_calm_days_lead_to_no_request_after_the_first() -> None:
+    assert len(requests(run(*grown_year(40), policy=growing(None)))) == 1
+
+
+def test_drift_comes_before_growth_as_the_reason() -> None:
+    drifted = flat([*grown_year(8), day(8, "a", "b"), day(9, "a", "b")])
+    asked = requests(run(*drifted, policy=growing(2.2)))
+    assert [r["trigger"] for r in asked] == ["first_labels", "drift"]
+
+
 def test_a_replaced_version_does_not_vote_any_more() -> None:
     old = [day(n, "a", "b") for n in (2, 3)]
     assert requests(run(day(0), day(1), day(2, version="toy-2"), *old)) == []
