@@ -10,18 +10,30 @@ every window by definition.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from driftlog import (
+    Ask,
     Category,
     DriftPolicy,
     GatePolicy,
     Numeric,
+    Observation,
     Observed,
     Rate,
     Recipe,
     RetrainPolicy,
     Task,
+    Truth,
 )
-from examples.flights_data import moments
+
+
+def moments() -> Iterator[Ask | Truth | Observation]:
+    """The year, merged by time. Read only by who plays it: this file is loaded by every service."""
+    from examples import flights_data
+
+    return flights_data.moments()
+
 
 task = Task(
     name="flights",

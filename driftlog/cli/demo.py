@@ -28,10 +28,10 @@ MARK = "demo.json"
 
 
 def demo(
-    until: Annotated[str, typer.Option("--until", help="Event time to play up to.")] = "2013-04-01",
+    until: Annotated[str, typer.Option("--until", help="Event time to play up to.")] = "2013-03-01",
     kill_at: Annotated[
         str, typer.Option("--kill-at", help="Event time at which a broker is killed.")
-    ] = "2013-02-10",
+    ] = "2013-02-01",
     speed: Annotated[
         float | None, typer.Option("--speed", help="Event seconds per second. Default: full speed.")
     ] = None,

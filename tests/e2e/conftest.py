@@ -91,6 +91,13 @@ class System:
             env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
         )
 
+    def start_steady(self, what: str, seconds: int) -> subprocess.Popen[str]:
+        """A stranger that has begun to produce or to ask."""
+        process = self.start_stranger(what, str(seconds))
+        assert process.stdout is not None
+        assert "started" in process.stdout.readline()
+        return process
+
     def stranger(self, *words: str, stdin: str = "") -> Any:
         return finish(self.start_stranger(*words), stdin)
 

@@ -34,7 +34,7 @@ INSTANCE = {
 
 
 def say(**fields):
-    print(json.dumps(fields))
+    print(json.dumps(fields), flush=True)
 
 
 class Topic:
@@ -133,6 +133,7 @@ def exchange(count):
 
 def steady_produce(seconds):
     labels = Topic("flights.labels")
+    say(started=True)
     kafka = producer(
         **{
             "linger.ms": 0,
@@ -170,6 +171,7 @@ def steady_produce(seconds):
 
 def steady_ask(seconds):
     answered, failures, slowest, asked = [], Counter(), 0.0, 0
+    say(started=True)
     end = time.monotonic() + seconds
     with httpx.Client(base_url=REST, timeout=30) as http:
         while time.monotonic() < end:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,12 @@ def each_once(system: System, **ids: list[str]) -> None:
     """A stranger finds each id of `table=ids` in ClickHouse, and once."""
     for table, found in system.stranger("count", stdin=json.dumps(ids)).items():
         assert found == {"missing": 0, "double": 0}, (table, found)
+
+
+def has_new_pid(system: System, name: str, gone: int) -> bool:
+    """Whether the supervisor has started a service anew."""
+    record = records.read_record(system.settings, name)
+    return record is not None and records.alive(record) and record.pid != gone
 
 
 def live_version(system: System) -> str:
@@ -184,33 +191,28 @@ def test_state_as_of_a_moment_is_the_same_each_time(system: System) -> None:
     assert once != system.ok("replay", "--to", "2013-01-11T00:00:00Z", "--json")
 
 
-@pytest.mark.parametrize("service", SERVICES)
-def test_sigkill_of_a_service_in_the_middle_of_work(system: System, service: str) -> None:
-    asking = system.start_stranger("ask", "4")
-    producing = system.start_stranger("produce", "4")
-    victim = pid_of(system.settings, service)
-    os.kill(victim, signal.SIGKILL)
+def test_sigkill_of_every_service_in_the_middle_of_work(system: System) -> None:
+    producing = system.start_steady("produce", 25)
+    asking = system.start_steady("ask", 25)
+    for service in SERVICES:
+        victim = pid_of(system.settings, service)
+        os.kill(victim, signal.SIGKILL)
+        eventually(lambda gone=victim, name=service: has_new_pid(system, name, gone), 60)
     asked, produced = finish(asking), finish(producing)
     assert produced["unsure"] == 0
-    if service not in ("serving", "redis"):
-        assert not asked["failures"], asked["failures"]
-    eventually(lambda: pid_of(system.settings, service) != victim, 60)
     verified(system)
     each_once(
         system, flights_predictions=asked["answered"], flights_labels=produced["acknowledged"]
     )
 
 
-@pytest.mark.parametrize("broker", ["broker-1", "broker-3"])
-def test_sigkill_of_a_broker_under_load_loses_nothing(system: System, broker: str) -> None:
-    asking = system.start_stranger("ask", "20")
-    producing = system.start_stranger("produce", "20")
-    record = records.read_record(system.settings, broker)
-    assert record is not None
-    system.ok("chaos", "kill", broker, "--for", "5")
+def test_sigkill_of_a_broker_under_load_loses_nothing(system: System) -> None:
+    producing = system.start_steady("produce", 15)
+    asking = system.start_steady("ask", 15)
+    system.ok("chaos", "kill", "broker-2", "--for", "4")
     asked, produced = finish(asking), finish(producing)
     print(
-        f"{broker}: longest gap between acknowledgements {produced['longest_gap']:.1f} s,"
+        f"longest gap between acknowledgements {produced['longest_gap']:.1f} s,"
         f" slowest of {asked['asked']} requests {asked['slowest']:.1f} s"
     )
     assert produced["unsure"] == 0
@@ -225,13 +227,15 @@ def test_without_two_brokers_writes_are_refused_and_come_back(system: System) ->
     for broker in ("broker-2", "broker-3"):
         system.ok("chaos", "kill", broker)
     line = json.dumps({"prediction_id": "x", "label": 1, "event_id": "in-the-dark"})
-    error = system.refused("produce", "flights.labels", stdin=line)
+    with ThreadPoolExecutor() as pool:  # both wait for the log before they give up
+        refusing = pool.submit(system.refused, "produce", "flights.labels", stdin=line)
+        answer = httpx.post(
+            f"{system.settings.rest}/v1/tasks/flights/labels",
+            json={"labels": [{"prediction_id": "x", "label": 1}]},
+            timeout=60,
+        )
+        error = refusing.result()
     assert "not acknowledged" in error or "no broker" in error
-    answer = httpx.post(
-        f"{system.settings.rest}/v1/tasks/flights/labels",
-        json={"labels": [{"prediction_id": "x", "label": 1}]},
-        timeout=60,
-    )
     assert answer.status_code == 503
     assert "retry-after" in answer.headers
     for broker in ("broker-2", "broker-3"):
