@@ -109,8 +109,7 @@ def run(seed: int, count: int, say: Callable[[str], None]) -> list[Check]:
     return [
         _nothing_lost(settings, load),
         *verify.check_folds(settings, codec, verify.all_folds(settings, tasks)),
-        *verify.check_history(settings, codec, verify.topic_names(settings, tasks)),
-        *verify.check_online(settings, codec, tasks),
+        *verify.check_stores(settings, codec, tasks),
     ]
 
 

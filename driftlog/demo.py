@@ -143,9 +143,10 @@ def prove(settings: Settings, task: Task, tally: Tally, say: Say) -> Outcome:
     say("replaying the log and comparing every fold, ClickHouse and Redis")
     began = time.monotonic()
     outcome.checks += verify.check_folds(settings, codec, verify.all_folds(settings, [task]))
-    tables = verify.check_history(settings, codec, verify.topic_names(settings, [task]))
+    stores = verify.check_stores(settings, codec, [task])
+    tables = [check for check in stores if check.name.startswith("history")]
     outcome.checks.append(_together("every topic in ClickHouse, id by id", tables))
-    outcome.checks += verify.check_online(settings, codec, [task])
+    outcome.checks += [check for check in stores if check not in tables]
     outcome.seconds["replay and compare"] = time.monotonic() - began
     say("scoring history again with the first model, as if it had never been replaced")
     _what_it_gained(settings, codec, task, outcome)

@@ -130,7 +130,7 @@ def _story(view: View, height: int) -> Table:
     table.add_column("event time", no_wrap=True)
     table.add_column("what happened", no_wrap=True)
     table.add_column("", ratio=1, overflow="ellipsis", no_wrap=True)
-    for event in list(view.story)[-height:]:
+    for event in sorted(view.story, key=lambda event: event.recorded_ms)[-height:]:
         told = Text(event.type, style=COLOURS[event.type])
         table.add_row(moment(event.time), told, Text(describe(event)))
     return table

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from consumers.history.tables import DATABASE, table_name
@@ -59,15 +59,46 @@ def check_folds(
     return checks
 
 
-def check_history(settings: Settings, codec: Codec, topics: Sequence[str]) -> list[Check]:
+def check_stores(
+    settings: Settings,
+    codec: Codec,
+    tasks: Sequence[Task],
+    on_progress: replay.Progress = lambda done, total: None,
+) -> list[Check]:
+    """ClickHouse and Redis against the end of the log, in one pass over it."""
+    topics = [topic.name for topic in log.all_topics(settings, tasks)]
+    ledger = Ledger(topics)
+    features = {task.name: FeatureFold(task, settings.partitions) for task in tasks}
+    projector = replay.rebuild(
+        settings.bootstrap, codec, [ledger, *features.values()], on_progress=on_progress
+    )
+    checks = _check_history(settings, projector.states[ledger.name].topics, topics)
+    store = OnlineStore(settings.redis, tasks)
+    for task, fold in features.items():
+        expected = expected_content(projector.states[fold.name])
+        found = store.content(task)
+        checks.append(
+            Check(
+                f"online features of {task}",
+                expected == found,
+                content_fingerprint(expected),
+                content_fingerprint(found),
+                f"{len(expected):,} keys",
+            )
+        )
+    return checks
+
+
+def _check_history(
+    settings: Settings, logged: Mapping[str, tuple[int, int]], topics: Sequence[str]
+) -> list[Check]:
     """The distinct event ids of each topic in the log against those in ClickHouse."""
     import clickhouse_connect
 
-    state = replay.rebuild(settings.bootstrap, codec, [Ledger(topics)]).states["ledger"]
     client = clickhouse_connect.get_client(dsn=settings.clickhouse)
     checks = []
     for topic in topics:
-        count, total = state.topics.get(topic, (0, 0))
+        count, total = logged.get(topic, (0, 0))
         table = f"{DATABASE}.{table_name(topic)}"
         rows = client.query(f"SELECT event_id FROM {table} FINAL").result_columns  # noqa: S608
         ids = rows[0] if rows else []
@@ -81,28 +112,3 @@ def check_history(settings: Settings, codec: Codec, topics: Sequence[str]) -> li
             )
         )
     return checks
-
-
-def check_online(settings: Settings, codec: Codec, tasks: Sequence[Task]) -> list[Check]:
-    """Redis against the feature fold at the end of the log."""
-    store = OnlineStore(settings.redis, tasks)
-    checks = []
-    for task in tasks:
-        fold = FeatureFold(task, settings.partitions)
-        projector = replay.rebuild(settings.bootstrap, codec, [fold])
-        expected = expected_content(projector.states[fold.name])
-        found = store.content(task.name)
-        checks.append(
-            Check(
-                f"online features of {task.name}",
-                expected == found,
-                content_fingerprint(expected),
-                content_fingerprint(found),
-                f"{len(expected):,} keys",
-            )
-        )
-    return checks
-
-
-def topic_names(settings: Settings, tasks: Sequence[Task]) -> list[str]:
-    return [topic.name for topic in log.all_topics(settings, tasks)]

@@ -170,6 +170,7 @@ def make_consumer(bootstrap: str, group: str = "driftlog-reader", **extra: Any) 
             "fetch.wait.max.ms": 50,
             "fetch.message.max.bytes": 262_144,
             "queued.min.messages": 2_000,
+            "fetch.queue.backoff.ms": 5,  # the default, a second, is how long a reader would then stand still
             "enable.partition.eof": True,
             **extra,
         }

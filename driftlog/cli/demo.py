@@ -28,10 +28,10 @@ MARK = "demo.json"
 
 
 def demo(
-    until: Annotated[str, typer.Option("--until", help="Event time to play up to.")] = "2013-03-01",
+    until: Annotated[str, typer.Option("--until", help="Event time to play up to.")] = "2013-02-20",
     kill_at: Annotated[
         str, typer.Option("--kill-at", help="Event time at which a broker is killed.")
-    ] = "2013-02-01",
+    ] = "2013-01-29",
     speed: Annotated[
         float | None, typer.Option("--speed", help="Event seconds per second. Default: full speed.")
     ] = None,
@@ -48,6 +48,8 @@ def demo(
     from infra.lifecycle import stop
 
     console = Console(stderr=as_json, highlight=False)
+    if not console.is_terminal:
+        console = Console(stderr=as_json, highlight=False, width=118)
     settings = instance.settings()
     files = [_task_file()]
     _start_afresh(settings)

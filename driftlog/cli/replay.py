@@ -118,6 +118,7 @@ def _replay(
 
 def _verify(names: list[str], as_json: bool) -> None:
     from driftlog import instance, verify
+    from driftlog.settled import wait_settled
     from streams import log
 
     settings = instance.settings()
@@ -126,9 +127,9 @@ def _verify(names: list[str], as_json: bool) -> None:
     folds = _chosen(verify.all_folds(settings, tasks), names)
     with progress_bar("replay", quiet=as_json) as on_progress:
         checks = verify.check_folds(settings, codec, folds, on_progress)
-    if not names:
-        checks += verify.check_history(settings, codec, verify.topic_names(settings, tasks))
-        checks += verify.check_online(settings, codec, tasks)
+        if not names:
+            wait_settled(settings, tasks)  # the stores are compared with the log's end
+            checks += verify.check_stores(settings, codec, tasks, on_progress)
     show_checks(checks, as_json)
     if not all(check.passed for check in checks):
         raise CliError("the log and what the services hold differ, see above")

@@ -62,12 +62,14 @@ def _models(outcome: Outcome) -> Table:
             continue
         colour = {"promoted": "green", "rejected": "magenta"}.get(retrain.decision, "red")
         took = "" if retrain.seconds is None else f"{retrain.seconds:.1f} s"
-        why = Text(f"{retrain.request['trigger']}: {retrain.request['reason']}")
+        trigger = retrain.request["trigger"]
+        reason = retrain.request["reason"].partition(";")[0]
+        why = Text(f"{trigger}: {reason}")
         decision = Text(retrain.decision, style=colour)
         if retrain.decision != "promoted":
             decision.append(f": {retrain.reason}", style="default")
         table.add_row(
-            day(retrain.request["event_time"]),
+            "start" if trigger == "cold_start" else day(retrain.request["event_time"]),
             why,
             f"{retrain.rows:,}",
             retrain.version,
@@ -103,9 +105,9 @@ def _next(settings: Settings, outcome: Outcome, kept: bool) -> Panel:
     lines = [] if kept else [".venv/bin/driftlog up --detach        # the same log, where it ended"]
     lines += [
         ".venv/bin/driftlog watch              # live: what reacts to what",
-        ".venv/bin/driftlog feed --to 2013-06-01   # go on with the year",
+        ".venv/bin/driftlog feed --to 2013-04-01   # go on with the year",
         f".venv/bin/driftlog models show {version}",
-        ".venv/bin/driftlog models at 2013-02-20",
+        ".venv/bin/driftlog models at 2013-02-01",
         ".venv/bin/driftlog replay --to 2013-02-01   # any state, as of any moment",
         ".venv/bin/driftlog query 'SELECT model_version, count() FROM flights_predictions GROUP BY 1'",
         ".venv/bin/driftlog chaos kill broker-3 --for 10",
