@@ -1,7 +1,7 @@
 """Plays a task's source into the running system, in event time, as its callers would.
 
 Questions and labels go over REST, observations straight into the log. Every id is the source's own, so a
-request that got no answer is sent again, and a feed that was cut off goes on where the log ends.
+request that got no answer is sent again, and a feed that was cut off goes on at the half hour it was in.
 Sped up a thousandfold, milliseconds of delay would be hours of event time; the feeder therefore waits until
 the online features are at most `max_lag_ms` of event time behind before it asks.
 """
@@ -9,11 +9,13 @@ the online features are at most `max_lag_ms` of event time behind before it asks
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -21,7 +23,7 @@ import redis.asyncio
 from redis.exceptions import RedisError
 
 from infra.settings import Settings
-from schemas.catalogue import features_topic, labels_topic, predictions_topic
+from schemas.catalogue import features_topic, predictions_topic
 from schemas.event import Event, derive
 from streams import log
 from streams.features import BUCKET_MS
@@ -33,7 +35,7 @@ STEP_MS = BUCKET_MS
 REQUEST_SECONDS = 35.0  # serving answers, if only with 503, within 15 s of each of two tries
 GIVE_UP_SECONDS = 120.0
 STORE_PATIENCE_SECONDS = 3.0
-OVERLAP_MS = 6 * HOUR_MS
+KNOWN_RECORDS = 2_000
 
 
 class FeedFailed(Exception):
@@ -78,6 +80,7 @@ class Feeder:
         self._max_lag_ms = max_lag_ms
         self._on_step = on_step
         self._sent: deque[int] = deque()
+        self._cursor = Cursor(settings.home / "feeds" / f"{task.name}.txt")
         self._reached = 0
         self._has_rates = any(isinstance(feature, Rate) for feature in task.features)
         self.tally = Tally()
@@ -85,7 +88,7 @@ class Feeder:
         self._writer = log.LogWriter(settings.bootstrap, self._codec)
 
     def run(self, start_ms: int | None = None, end_ms: int | None = None) -> Tally:
-        """Feed the moments from `start_ms` (default: the log's end) until `end_ms`; raises FeedFailed."""
+        """Feed the moments from `start_ms` (default: go on) until `end_ms`; raises FeedFailed."""
         asyncio.run(self._run(start_ms, end_ms))
         return self.tally
 
@@ -93,8 +96,8 @@ class Feeder:
         assert self._task.source is not None
         known: set[str] = set()
         if start_ms is None:
-            newest, known = await asyncio.to_thread(self._newest)
-            start_ms = max(0, newest - OVERLAP_MS)
+            start_ms = self._cursor.read()
+            known = await asyncio.to_thread(self._newest_ids) if start_ms else known
         moments = _between(self._task.source(), start_ms, end_ms)
         limits = httpx.Limits(max_connections=8)
         self._redis = redis.asyncio.Redis.from_url(self._settings.redis, socket_timeout=1)
@@ -108,6 +111,7 @@ class Feeder:
                     due = began + (at - first) / 1000 / self._speed
                     await asyncio.sleep(max(0.0, due - time.monotonic()))
                 batch = [m for m in group if not (isinstance(m, Ask) and m.id in known)]
+                self._cursor.write(at)
                 await self._step(at, batch)
                 self._on_step(self.tally)
         await self._redis.aclose()
@@ -196,20 +200,36 @@ class Feeder:
             await asyncio.sleep(0.004)
         self.tally.waited_s += time.monotonic() - began
 
-    def _newest(self) -> tuple[int, set[str]]:
-        """The newest event time in the task's topics, and the ids of the newest predictions."""
-        newest, ids = 0, set()
-        topics = [predictions_topic(self._task.name), labels_topic(self._task.name)]
+    def _newest_ids(self) -> set[str]:
+        """Ids of the newest predictions in the log: they were answered, and are not asked again."""
+        topics = [predictions_topic(self._task.name)]
         consumer = log.make_consumer(self._settings.bootstrap)
         try:
             ends = log.end_offsets(consumer, log.partitions_of(consumer, topics))
         finally:
             consumer.close()
-        start = {key: max(0, end - 2_000) for key, end in ends.items()}
-        for event in log.read(self._settings.bootstrap, self._codec, topics, start=start):
-            newest = max(newest, event.time)
-            ids.add(event.id)
-        return newest, ids
+        start = {key: max(0, end - KNOWN_RECORDS) for key, end in ends.items()}
+        events = log.read(self._settings.bootstrap, self._codec, topics, start=start)
+        return {event.id for event in events}
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """The half hour that a feed is in (ms), in a file: losing it only means to begin again."""
+
+    path: Path
+
+    def read(self) -> int:
+        try:
+            return int(self.path.read_text("ascii"))
+        except (FileNotFoundError, ValueError):
+            return 0
+
+    def write(self, at: int) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = self.path.with_suffix(".new")
+        fresh.write_text(str(at), "ascii")
+        os.replace(fresh, self.path)
 
 
 def _between(moments: Iterator[Moment], start: int, end: int | None) -> Iterator[Moment]:

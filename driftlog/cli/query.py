@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
-from datetime import datetime
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,13 +18,14 @@ from driftlog.cli.errors import CliError
 from infra.settings import Settings
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from clickhouse_connect.driver.client import Client
     from rich.console import Console
     from rich.table import Table as RichTable
 
 SHOWN_ROWS = 1_000
 MAX_WIDTH = 60
+_WHOLE_SECOND = re.compile(r"(\d\d:\d\d:\d\d)\.000$")
+_NUMBERS = ("Int", "UInt", "Float", "Decimal")
 
 
 class Format(StrEnum):
@@ -113,7 +115,9 @@ def _answer(
     safe = check(sql)  # a server elsewhere may let the user write: this verb does not
     settings: dict[str, Any] = dict(safe.settings)
     if chosen is Format.TABLE and not safe.format:
-        _show(client.query_arrow(safe.sql, parameters=parameters, settings=settings), output)
+        settings["output_format_json_quote_64bit_integers"] = 0
+        body = client.raw_query(safe.sql, parameters, settings=settings, fmt="JSONCompact")
+        _show(Rows.parse(body), output)
         return
     body = client.raw_query(
         safe.sql, parameters, settings=settings, fmt=safe.format or _CLICKHOUSE[chosen]
@@ -127,42 +131,56 @@ def _answer(
     sys.stdout.buffer.flush()
 
 
-def _show(rows: pa.Table, output: Path | None) -> None:
+@dataclass(frozen=True)
+class Rows:
+    """An answer to show: names and ClickHouse types of its columns, and its rows."""
+
+    names: list[str]
+    types: list[str]
+    rows: list[list[Any]]
+
+    @classmethod
+    def parse(cls, body: bytes) -> Rows:
+        """From ClickHouse's JSONCompact."""
+        answer = json.loads(body)
+        meta = answer["meta"]
+        return cls([m["name"] for m in meta], [m["type"] for m in meta], answer["data"])
+
+
+def _show(answer: Rows, output: Path | None) -> None:
     if output is not None:
-        output.write_text(_plain(rows), encoding="utf-8")
+        output.write_text(_plain(answer), encoding="utf-8")
         return
     if not sys.stdout.isatty():
-        sys.stdout.write(_plain(rows))
+        sys.stdout.write(_plain(answer))
         return
     from rich.console import Console
 
     console = Console(highlight=False)
-    shown = [
-        [_cell(value) for value in row.values()] for row in rows.slice(0, SHOWN_ROWS).to_pylist()
-    ]
+    shown = [[_cell(value) for value in row] for row in answer.rows[:SHOWN_ROWS]]
     widths = [
         min(MAX_WIDTH, max(map(len, [name, *column])))
-        for name, *column in zip(rows.column_names, *shown, strict=True)
+        for name, *column in zip(answer.names, *shown, strict=True)
     ]
     if sum(widths) + 3 * len(widths) <= console.width:
-        console.print(_across(rows, shown))
+        console.print(_across(answer, shown))
     else:
-        _down(console, rows.column_names, shown)
-    left = rows.num_rows - SHOWN_ROWS
-    more = f", {SHOWN_ROWS} shown: --format csv gives all" if left > 0 else ""
-    console.print(f"[dim]{rows.num_rows} row{'' if rows.num_rows == 1 else 's'}{more}[/dim]")
+        _down(console, answer.names, shown)
+    count = len(answer.rows)
+    more = f", {SHOWN_ROWS} shown: --format csv gives all" if count > SHOWN_ROWS else ""
+    console.print(f"[dim]{count} row{'' if count == 1 else 's'}{more}[/dim]")
 
 
-def _across(rows: pa.Table, shown: list[list[str]]) -> RichTable:
+def _across(answer: Rows, shown: list[list[str]]) -> RichTable:
     from rich.table import Table
     from rich.text import Text
 
     table = Table(header_style="bold", show_edge=False, pad_edge=False)
-    for name, type_ in zip(rows.column_names, rows.schema.types, strict=True):
-        numeric = str(type_).startswith(("int", "uint", "float", "double", "decimal"))
+    for name, type_ in zip(answer.names, answer.types, strict=True):
+        plain = type_.removeprefix("LowCardinality(").removeprefix("Nullable(")
         table.add_column(
             Text(name),
-            justify="right" if numeric else "left",
+            justify="right" if plain.startswith(_NUMBERS) else "left",
             overflow="ellipsis",
             max_width=MAX_WIDTH,
             no_wrap=True,
@@ -184,23 +202,22 @@ def _down(console: Console, names: list[str], shown: list[list[str]]) -> None:
             console.print(line.append(value, style="not dim"), no_wrap=True, overflow="ellipsis")
 
 
-def _plain(rows: pa.Table) -> str:
+def _plain(answer: Rows) -> str:
     """Tab-separated, with a header: what `cut` and `awk` read."""
-    lines = ["\t".join(rows.column_names)]
-    lines += ["\t".join(map(_cell, row.values())) for row in rows.to_pylist()]
+    lines = ["\t".join(answer.names), *("\t".join(map(_cell, row)) for row in answer.rows)]
     return "\n".join(lines) + "\n"
 
 
 def _cell(value: object) -> str:
     if value is None:
         return ""
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, float):
         return f"{value:.6g}"
-    if isinstance(value, datetime):
-        return value.replace(tzinfo=None).isoformat(" ", "milliseconds").removesuffix(".000")
-    if isinstance(value, (list, dict)):
+    if isinstance(value, list | dict):
         return json.dumps(value, default=str, ensure_ascii=False)
-    return " ".join(str(value).splitlines())
+    return _WHOLE_SECOND.sub(r"\1", " ".join(str(value).splitlines()))
 
 
 def _named(output: Path | None) -> Format:
