@@ -29,6 +29,14 @@ from streams.task import Task
 
 Partition = tuple[str, int]
 QUIET_SECONDS = 60
+ELECTION_SECONDS = 15.0
+ELECTING = (
+    KafkaError.OFFSET_NOT_AVAILABLE,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.FENCED_LEADER_EPOCH,
+    KafkaError.UNKNOWN_LEADER_EPOCH,
+)
 _HEX = re.compile(r"(?!0*$)[0-9a-f]+").fullmatch
 Offsets = dict[Partition, int]
 
@@ -188,13 +196,20 @@ def partitions_of(consumer: Consumer, topics: Sequence[str]) -> list[Partition]:
 
 def end_offsets(consumer: Consumer, partitions: Sequence[Partition]) -> Offsets:
     """The next offset to be written, per partition; raises LogUnavailable."""
-    try:
-        return {
-            (t, p): consumer.get_watermark_offsets(TopicPartition(t, p), timeout=10)[1]
-            for t, p in partitions
-        }
-    except KafkaException as error:
-        raise LogUnavailable(f"no broker answers: {error.args[0].str()}") from error
+    return {key: _end_offset(consumer, TopicPartition(*key)) for key in partitions}
+
+
+def _end_offset(consumer: Consumer, partition: TopicPartition) -> int:
+    """A new leader does not know the end for a moment: it is asked again for ELECTION_SECONDS."""
+    deadline = time.monotonic() + ELECTION_SECONDS
+    while True:
+        try:
+            return consumer.get_watermark_offsets(partition, timeout=10)[1]
+        except KafkaException as error:
+            known = error.args[0].code() in ELECTING
+            if not known or time.monotonic() > deadline:
+                raise LogUnavailable(f"no broker answers: {error.args[0].str()}") from error
+            time.sleep(0.1)
 
 
 def decode(codec: Codec, message: Message) -> Event | BadRecord:

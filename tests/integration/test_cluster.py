@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from infra import lifecycle, records
@@ -131,12 +131,21 @@ def create(settings: Settings, topic: str) -> None:
     client.create_topics([wanted], request_timeout=20)[topic].result(20)
 
 
+def known_end(consumer: Consumer, place: TopicPartition) -> int | None:
+    try:
+        return consumer.get_watermark_offsets(place, 20)[1]
+    except KafkaException:
+        return None
+
+
 def logged(settings: Settings, topic: str) -> dict[int, list[int]]:
     """All numbers of the topic, in each partition's order."""
     consumer = Consumer(
         {"bootstrap.servers": settings.bootstrap, "group.id": "reader", "log_level": 0}
     )
     places = [TopicPartition(topic, partition, 0) for partition in range(PARTITIONS)]
+    # A new leader needs a moment to know where its partition ends.
+    eventually(lambda: all(known_end(consumer, place) is not None for place in places), 30)
     left = {place.partition: consumer.get_watermark_offsets(place, 20)[1] for place in places}
     found: dict[int, list[int]] = {partition: [] for partition in left}
     consumer.assign(places)

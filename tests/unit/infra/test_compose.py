@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from importlib.resources import files
+from importlib.metadata import distribution
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -34,7 +35,9 @@ def variables(name: str) -> str:
 
 
 def test_it_is_valid_compose() -> None:
-    vendored = files("check_jsonschema").joinpath("builtin_schemas", "vendor", "compose-spec.json")
+    vendored = Path(
+        str(distribution("check-jsonschema").locate_file("check_jsonschema/builtin_schemas/vendor"))
+    ).joinpath("compose-spec.json")
     schema = json.loads(vendored.read_text("utf-8"))
     jsonschema.validators.validator_for(schema)(schema).validate(COMPOSE)
 
