@@ -122,7 +122,7 @@ def test_bad_lines_are_told_and_good_ones_produced(system: System) -> None:
         (("query", "DROP TABLE drift_scores"), "SELECT"),
         (("query", "SELECT file('/etc/passwd')"), "file"),
         (("query", "SELECT * FROM url('http://127.0.0.1/', CSV)"), "url"),
-        (("query", "SELECT 1 INTO OUTFILE '/tmp/stolen'"), "INTO"),
+        (("query", "SELECT 1 INTO OUTFILE 'stolen.csv'"), "INTO"),
         (("query", "SELECT no_such_column FROM drift_scores"), "no_such_column"),
         (("replay", "--fold", "nonsense"), "no fold"),
         (("replay", "--to", "yesterday"), "is no time"),
