@@ -51,13 +51,14 @@ def assemble(
 ) -> dict[str, Any]:
     """The served vector at event time `time` (ms): given features, rates and observations as of then."""
     vector: dict[str, Any] = {}
+    overall: dict[int, tuple[int, int]] = {}  # hours -> labels and positives over all keys
     for feature in task.features:
         if isinstance(feature, Rate):
+            if feature.hours not in overall:
+                overall[feature.hours] = _sum(blob(rate_key((), ())) or [], time, feature.hours)
             values = [str(instance.get(name)) for name in feature.by]
-            overall = blob(rate_key((), ())) or []
-            vector[feature.name] = _rate(
-                feature, time, blob(rate_key(feature.by, values)) or [], overall
-            )
+            own = blob(rate_key(feature.by, values)) or []
+            vector[feature.name] = _rate(feature, time, own, overall[feature.hours])
         elif isinstance(feature, Observed):
             seen = blob(observation_key(feature.by, str(instance.get(feature.by)))) or []
             vector[feature.name] = _latest(feature, time, seen)
@@ -66,18 +67,19 @@ def assemble(
     return vector
 
 
-def _rate(feature: Rate, time: int, own: Blob, overall: Blob) -> float | None:
-    until = time // BUCKET_MS * BUCKET_MS
-    since = until - feature.hours * HOUR_MS
-    labels, positives = _sum(overall, since, until)
+def _rate(feature: Rate, time: int, own: Blob, overall: tuple[int, int]) -> float | None:
+    labels, positives = overall
     if not labels:
         return None
     base = positives / labels
-    labels, positives = _sum(own, since, until)
+    labels, positives = _sum(own, time, feature.hours) if feature.by else overall
     return (positives + feature.strength * base) / (labels + feature.strength)
 
 
-def _sum(blob: Blob, since: int, until: int) -> tuple[int, int]:
+def _sum(blob: Blob, time: int, hours: int) -> tuple[int, int]:
+    """Labels and positives of the whole half hours in the `hours` before `time`."""
+    until = time // BUCKET_MS * BUCKET_MS
+    since = until - hours * HOUR_MS
     labels = positives = 0
     for start, count, positive in blob:
         if since <= start < until:
