@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import random
 from concurrent.futures import ProcessPoolExecutor
@@ -49,7 +50,9 @@ def compare(first: int, last: int) -> tuple[list[str], int, int]:
 
 def test_every_history_with_faults_ends_like_the_fault_free_one() -> None:
     share = -(-HISTORIES // CHUNKS)
-    with ProcessPoolExecutor(max_workers=os.cpu_count()) as pool:
+    # Spawned: a process that other tests have filled with threads must not be forked.
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(max_workers=os.cpu_count(), mp_context=spawn) as pool:
         results = list(
             pool.map(compare, range(0, HISTORIES, share), range(share, HISTORIES + share, share))
         )
