@@ -136,6 +136,7 @@ def _policies(task: Task, found: _Found) -> None:
         found.real("retrain.growth", retrain.growth, 0.01)
     found.whole("gate.recent_days", gate.recent_days, 1)
     found.real("gate.max_recent_ratio", gate.max_recent_ratio, 0)
-    found.real("gate.max_golden_ratio", gate.max_golden_ratio, 0)
+    if gate.max_golden_ratio is not None:
+        found.real("gate.max_golden_ratio", gate.max_golden_ratio, 0)
     found.real("gate.golden_share", gate.golden_share, 0, 0.5)
     found.whole("gate.min_rows", gate.min_rows, 1)

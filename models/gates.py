@@ -45,12 +45,12 @@ def judge(
 ) -> Verdict:
     """Whether `challenger` may take the place of `champion`.
 
-    `golden` is None while the task has no golden set. `first`: the champion is the cold-start constant,
+    `golden` is None while the task has no golden set, and not asked where the policy has no ratio. `first`: the champion is the cold-start constant,
     which must be beaten whatever ratio the policy allows. Fewer than `min_rows` rows prove nothing.
     """
     most = min(policy.max_recent_ratio, 1.0) if first else policy.max_recent_ratio
     gates = [_gate("recent_log_loss", recent, most, policy.min_rows)]
-    if golden is not None:
+    if golden is not None and policy.max_golden_ratio is not None:
         most = min(policy.max_golden_ratio, 1.0) if first else policy.max_golden_ratio
         gates.append(_gate("golden_log_loss", golden, most, policy.min_rows))
     failed = [gate for gate in gates if not gate["passed"]]

@@ -117,11 +117,15 @@ class RetrainPolicy:
 
 @dataclass(frozen=True, slots=True)
 class GatePolicy:
-    """What a challenger must show: ratios of its log-loss to the champion's on the same rows."""
+    """What a challenger must show: ratios of its log-loss to the champion's on the same rows.
+
+    The golden set guards what was learned long ago. Where the rules themselves change, holding on to it
+    would keep every good challenger out: `max_golden_ratio=None` says so.
+    """
 
     recent_days: int = 7
     max_recent_ratio: float = 1.0
-    max_golden_ratio: float = 1.05
+    max_golden_ratio: float | None = 1.05
     golden_share: float = 0.05
     min_rows: int = 200
 

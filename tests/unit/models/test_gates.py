@@ -64,3 +64,12 @@ def test_few_rows_prove_nothing() -> None:
     assert not passed
     assert "known for 99 rows only, 100 are asked for" in reason
     assert verdict(Losses(0.1, 0.9, 100))[0]
+
+
+def test_without_a_golden_ratio_old_rows_have_no_say() -> None:
+    free = GatePolicy(max_recent_ratio=1.0, max_golden_ratio=None, min_rows=100)
+    worse, better = Losses(0.9, 0.2, 500), Losses(0.3, 1.8, 500)
+    found = judge(free, worse, better, challenger="wear-2", champion="wear-1")
+    assert found.passed
+    assert [gate["name"] for gate in found.gates] == ["recent_log_loss"]
+    assert not judge(POLICY, worse, better, challenger="wear-2", champion="wear-1").passed
