@@ -94,10 +94,12 @@ def run(seed: int, count: int, say: Callable[[str], None]) -> list[Check]:
     recoveries = []
     for number in range(1, count + 1):
         kind, target = chance.choice(KINDS), chance.choice(targets)
-        lasts = chance.uniform(SHORTEST_S, LONGEST_S)
-        say(f"{number}/{count}  {kind} {target}" + (f" for {lasts:.1f} s" * (kind != "restart")))
-        faults.inject(settings, kind, target, None if kind == "restart" else lasts, "campaign")
-        time.sleep(lasts)
+        drawn = chance.uniform(SHORTEST_S, LONGEST_S)
+        lasts = None if kind == "restart" else drawn
+        told = "" if lasts is None else f" for {lasts:.1f} s"
+        say(f"{number}/{count}  {kind} {target}{told}")
+        fault = faults.inject(settings, kind, target, lasts, "campaign")
+        time.sleep(max(0.0, (fault.until or 0) - time.time()))
         began = time.monotonic()
         wait_ready(settings, timeout_s=RECOVERY_S)
         recoveries.append(time.monotonic() - began)

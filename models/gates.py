@@ -45,8 +45,9 @@ def judge(
 ) -> Verdict:
     """Whether `challenger` may take the place of `champion`.
 
-    `golden` is None while the task has no golden set, and not asked where the policy has no ratio. `first`: the champion is the cold-start constant,
-    which must be beaten whatever ratio the policy allows. Fewer than `min_rows` rows prove nothing.
+    `golden` is None while the task has no golden set, and is not asked where the policy has no ratio for
+    it. `first`: the champion is the cold-start constant, which must be beaten whatever ratio the policy
+    allows. Fewer than `min_rows` rows prove nothing.
     """
     most = min(policy.max_recent_ratio, 1.0) if first else policy.max_recent_ratio
     gates = [_gate("recent_log_loss", recent, most, policy.min_rows)]
