@@ -52,6 +52,7 @@ def run(
             merger.open(key)
         hashed_at, hashed_events, flushed_at = 0.0, -1, 0.0
         ends: log.Offsets = {}
+        balance = log.Balance(consumer, merger, partitions)
         committed = dict(projector.offsets)
         while not stop.is_set():
             _poll(consumer, codec, merger, ends)
@@ -60,6 +61,7 @@ def run(
             for event in merger.pop():
                 answers += projector.react(event)
                 count += 1
+            balance.keep()
             _pass_over(projector, merger, ends)
             now = time.monotonic()
             if count and answers:

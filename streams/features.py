@@ -149,6 +149,16 @@ class FeatureFold:
                 self._learn(state, event)
         return state
 
+    def settle(self, state: FeatureState) -> FeatureState:
+        """Forget what can no longer count as of the watermarks: what is left depends on no order."""
+        self._expire(state)
+        return state
+
+    def _expire(self, state: FeatureState) -> None:
+        labels = state.labels.low(self._partitions, self._idle_ms) // HOUR_MS * HOUR_MS
+        predictions = state.predictions.low(self._partitions, self._idle_ms) // HOUR_MS * HOUR_MS
+        state.join.expire(labels, predictions)
+
     def _observe(self, state: FeatureState, event: Event) -> None:
         key = observation_key(event.data["entity"], event.data["key"])
         seen = state.seen.setdefault(key, [])
@@ -187,7 +197,7 @@ class FeatureFold:
             return
         state.swept = labels_low // HOUR_MS
         now = state.swept * HOUR_MS
-        state.join.expire(now, state.predictions.low(self._partitions, self._idle_ms))
+        self._expire(state)
         oldest = now - self._keep_ms
         for key in list(state.rates):
             buckets = state.rates[key]

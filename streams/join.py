@@ -25,29 +25,37 @@ class LabelJoin(Generic[T]):
     """Waiting predictions (with the payload of interest) and waiting labels.
 
     A label counts if its event time is at most `delay_ms` after its prediction's, and the first one in
-    its partition wins. Which of the two topics was read further does not change the outcome.
+    its partition wins. Which of the two topics was read further does not change the outcome, nor, once
+    `expire` has been called with the watermarks, what is left waiting: so a late label does not take its
+    prediction away (it might have been forgotten by then), both are left to time.
     """
 
     delay_ms: int
     predictions: dict[str, tuple[int, T]] = field(default_factory=dict)
-    labels: dict[str, tuple[int, int]] = field(default_factory=dict)
+    labels: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
+    """prediction id -> (time, label) in the order of their partition."""
     late: int = transient(default=0)
 
     def prediction(self, event_id: str, time: int, payload: T) -> Match[T] | None:
         """The match, if its label was waiting."""
-        label = self.labels.pop(event_id, None)
-        if label is None:
-            self.predictions[event_id] = (time, payload)
-            return None
-        return self._match(time, payload, *label)
+        waiting = self.labels.get(event_id)
+        if waiting and self._in_time(time, waiting[0][0]):
+            label_time, label = waiting.pop(0)
+            if not waiting:
+                del self.labels[event_id]
+            return Match(time, payload, label_time, label)
+        self.predictions[event_id] = (time, payload)
+        return None
 
     def label(self, prediction_id: str, time: int, label: int) -> Match[T] | None:
         """The match, if its prediction was waiting."""
-        prediction = self.predictions.pop(prediction_id, None)
-        if prediction is None:
-            self.labels[prediction_id] = (time, label)
-            return None
-        return self._match(*prediction, time, label)
+        prediction = self.predictions.get(prediction_id)
+        first = prediction_id not in self.labels
+        if prediction is not None and first and self._in_time(prediction[0], time):
+            del self.predictions[prediction_id]
+            return Match(*prediction, time, label)
+        self.labels.setdefault(prediction_id, []).append((time, label))
+        return None
 
     def expire(self, labels_until: int, predictions_until: int) -> None:
         """Forget predictions whose label can no longer count, and labels whose prediction cannot come.
@@ -58,11 +66,16 @@ class LabelJoin(Generic[T]):
             k for k, (time, _) in self.predictions.items() if time + self.delay_ms < labels_until
         ]:
             del self.predictions[key]
-        for key in [k for k, (time, _) in self.labels.items() if time < predictions_until]:
-            del self.labels[key]
+        for key in [
+            k for k, labels in self.labels.items() if any(t < predictions_until for t, _ in labels)
+        ]:
+            kept = [label for label in self.labels[key] if label[0] >= predictions_until]
+            if kept:
+                self.labels[key] = kept
+            else:
+                del self.labels[key]
 
-    def _match(self, time: int, payload: T, label_time: int, label: int) -> Match[T] | None:
-        if label_time > time + self.delay_ms:
-            self.late += 1
-            return None
-        return Match(time, payload, label_time, label)
+    def _in_time(self, time: int, label_time: int) -> bool:
+        in_time = label_time <= time + self.delay_ms
+        self.late += not in_time
+        return in_time

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,8 @@ from streams.task import Task
 Partition = tuple[str, int]
 QUIET_SECONDS = 60
 ELECTION_SECONDS = 15.0
+AHEAD = 5_000
+"""So many queued events of one partition are enough while others are waited for."""
 ELECTING = (
     KafkaError.OFFSET_NOT_AVAILABLE,
     KafkaError.LEADER_NOT_AVAILABLE,
@@ -253,6 +255,7 @@ def read(
             return
         consumer.assign([TopicPartition(*key, begins[key]) for key in sorted(reading.open)])
         total = sum(end - begins[key] for key, end in reading.open.items())
+        balance = Balance(consumer, reading.merger, reading.open)
         quiet_since = time.monotonic()
         while reading.open:
             messages = consumer.consume(2_000, timeout=0.2)
@@ -264,6 +267,7 @@ def read(
             for message in messages:
                 reading.take(message)
             yield from reading.merger.pop()
+            balance.keep()
             on_progress(reading.done, total)
         yield from reading.merger.pop()
         on_progress(total, total)
@@ -294,6 +298,27 @@ def follow(
             yield [decode(codec, m) for m in messages if m.error() is None]
     finally:
         consumer.close()
+
+
+class Balance:
+    """Pauses partitions that run ahead of the others, so that merging them needs bounded memory."""
+
+    def __init__(self, consumer: Consumer, merger: Merger, partitions: Iterable[Partition]) -> None:
+        self._consumer = consumer
+        self._merger = merger
+        self._partitions = list(partitions)
+        self._paused: set[Partition] = set()
+
+    def keep(self) -> None:
+        """Call it after each poll."""
+        queued = {key: self._merger.queued(key) for key in self._partitions}
+        ahead = {key for key, count in queued.items() if count > AHEAD} - self._paused
+        level = {key for key in self._paused if queued[key] < AHEAD // 4}
+        if ahead:
+            self._consumer.pause([TopicPartition(*key) for key in ahead])
+        if level:
+            self._consumer.resume([TopicPartition(*key) for key in level])
+        self._paused = (self._paused | ahead) - level
 
 
 class _Reading:

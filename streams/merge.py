@@ -16,10 +16,12 @@ Partition = tuple[str, int]
 
 
 class Merger:
-    """While one of the `waiting` partitions (more is to come) has nothing queued, the rest waits for it."""
+    """While one of the `waiting` partitions (more is to come) has nothing queued, the rest waits for it.
 
-    def __init__(self, waiting: Iterable[Partition] = (), limit: int = 50_000) -> None:
-        self._limit = limit
+    So whoever fills it keeps the partitions side by side (see `streams.log.Balance`).
+    """
+
+    def __init__(self, waiting: Iterable[Partition] = ()) -> None:
         self._count = 0
         self._waiting = set(waiting)
         self._queues: dict[Partition, deque[Event]] = {}
@@ -56,8 +58,8 @@ class Merger:
             self._starved -= not self._queues.get(partition)
 
     def pop(self) -> Iterator[Event]:
-        """What may be handed on now; beyond `limit` queued events nobody is waited for (bounded memory)."""
-        while self._heads and (not self._starved or len(self) > self._limit):
+        """What may be handed on now."""
+        while self._heads and not self._starved:
             _, key = heappop(self._heads)
             queue = self._queues[key]
             event = queue.popleft()

@@ -69,6 +69,11 @@ class OutcomeWindows:
             self._apply(state, event)
         return state
 
+    def settle(self, state: OutcomeState) -> OutcomeState:
+        """Forget what can no longer count as of the watermarks: what is left depends on no order."""
+        self._expire(state)
+        return state
+
     def react(self, state: OutcomeState, event: Event) -> list[Event]:
         return [
             self._statement(window, outcomes, event)
@@ -129,7 +134,12 @@ class OutcomeWindows:
         oldest = self._oldest(now)
         for window in [w for w in state.windows if w[1] < oldest]:
             del state.windows[window]
-        state.join.expire(labelled // HOUR_MS * HOUR_MS, predicted // HOUR_MS * HOUR_MS)
+        self._expire(state)
+
+    def _expire(self, state: OutcomeState) -> None:
+        labels = state.labels.low(self._partitions, self._idle_ms) // HOUR_MS * HOUR_MS
+        predictions = state.predictions.low(self._partitions, self._idle_ms) // HOUR_MS * HOUR_MS
+        state.join.expire(labels, predictions)
 
     @staticmethod
     def _state(state: OutcomeState, window: Window, outcomes: Outcomes) -> None:
