@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from driftlog.cli.errors import CliError
-from driftlog.cli.system import DEFAULT_TASK
+from driftlog.cli.system import DEFAULT_TASK, DEMO_MARK
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from driftlog.feeder import Tally
     from infra.settings import Settings
     from streams.task import Task
-
-MARK = "demo.json"
 
 
 def demo(
@@ -113,7 +111,7 @@ def _start_afresh(settings: Settings) -> None:
     other = f"choose another folder, e.g. driftlog --home {settings.home}-demo demo"
     if is_up(settings):
         raise CliError(f"driftlog is up in {settings.home}: `driftlog down` first, or {other}")
-    mark = settings.home / MARK
+    mark = settings.home / DEMO_MARK
     if (settings.home / "kafka").exists() and not mark.exists():
         raise CliError(f"{settings.home} holds a log that is not the demo's: {other}")
     if mark.exists():

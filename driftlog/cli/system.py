@@ -14,6 +14,8 @@ import typer
 from driftlog.cli.errors import CliError
 
 DEFAULT_TASK = "examples/flights.py"
+DEMO_MARK = "demo.json"
+"""In a home folder whose data a demo made, and may throw away."""
 
 
 def up(
@@ -45,6 +47,8 @@ def up(
         if not as_json:
             typer.echo(f"already up in {settings.home}")
     else:
+        # What a demo left is the user's from now on: the next demo must not start afresh on it.
+        (settings.home / DEMO_MARK).unlink(missing_ok=True)
         start_with_progress(files)
     status(as_json=as_json)
     if not detach:
