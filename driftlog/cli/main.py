@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -71,6 +72,8 @@ app.add_typer(task_app, name="task", rich_help_panel=_LOOP)
 
 def main() -> None:
     """Run the command line; every failure that a user can meet is one line and status 1."""
+    # As Ctrl-C: what was started is stopped.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         app()
     except KeyboardInterrupt:
