@@ -17,6 +17,7 @@ from driftlog.feeder import Feeder, Tally
 from driftlog.settled import wait_settled
 from driftlog.story import TOPICS, Story, tell
 from driftlog.verify import Check
+from infra.clickhouse import server_address
 from infra.errors import InfraError
 from infra.lifecycle import status
 from infra.settings import Settings
@@ -166,7 +167,7 @@ def check_delivery(settings: Settings, codec: Codec, task: Task, tally: Tally) -
 
     from consumers.history.tables import DATABASE, table_name
 
-    client = clickhouse_connect.get_client(dsn=settings.clickhouse)
+    client = clickhouse_connect.get_client(**server_address(settings.clickhouse))
     checks = [
         Check(
             "requests answered at the first try",

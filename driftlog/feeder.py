@@ -9,7 +9,6 @@ the online features are at most `max_lag_ms` of event time behind before it asks
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -22,12 +21,13 @@ import httpx
 import redis.asyncio
 from redis.exceptions import RedisError
 
+from infra.files import write_whole
 from infra.settings import Settings
 from schemas.catalogue import features_topic, predictions_topic
 from schemas.event import Event, derive
 from streams import log
 from streams.features import BUCKET_MS
-from streams.online import store_key
+from streams.online import FILLED, store_key
 from streams.task import HOUR_MS, Ask, Moment, Observation, Rate, Task, Truth
 
 BATCH = 250
@@ -189,7 +189,7 @@ class Feeder:
         if need is None or need <= self._reached:
             return
         began = time.monotonic()
-        name = store_key(self._task.name, "alive")
+        name = store_key(self._task.name, FILLED)
         while time.monotonic() - began < STORE_PATIENCE_SECONDS:
             try:
                 self._reached = int(await self._redis.get(name) or 0)
@@ -202,14 +202,8 @@ class Feeder:
 
     def _newest_ids(self) -> set[str]:
         """Ids of the newest predictions in the log: they were answered, and are not asked again."""
-        topics = [predictions_topic(self._task.name)]
-        consumer = log.make_consumer(self._settings.bootstrap)
-        try:
-            ends = log.end_offsets(consumer, log.partitions_of(consumer, topics))
-        finally:
-            consumer.close()
-        start = {key: max(0, end - KNOWN_RECORDS) for key, end in ends.items()}
-        events = log.read(self._settings.bootstrap, self._codec, topics, start=start)
+        topic = predictions_topic(self._task.name)
+        events = log.newest(self._settings.bootstrap, self._codec, topic, KNOWN_RECORDS)
         return {event.id for event in events}
 
 
@@ -226,10 +220,7 @@ class Cursor:
             return 0
 
     def write(self, at: int) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = self.path.with_suffix(".new")
-        fresh.write_text(str(at), "ascii")
-        os.replace(fresh, self.path)
+        write_whole(self.path, str(at))
 
 
 def _between(moments: Iterator[Moment], start: int, end: int | None) -> Iterator[Moment]:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from infra.files import write_whole
 from infra.settings import Settings
 from streams.task import Task
 from streams.task_file import load_tasks
@@ -18,11 +19,7 @@ def settings() -> Settings:
 
 
 def remember_tasks(settings: Settings, files: Sequence[Path]) -> None:
-    path = _path(settings)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_suffix(".new")
-    fresh.write_text(json.dumps([str(Path(file).absolute()) for file in files]), "utf-8")
-    os.replace(fresh, path)
+    write_whole(_path(settings), json.dumps([str(Path(file).absolute()) for file in files]))
 
 
 def task_files(settings: Settings) -> list[Path]:

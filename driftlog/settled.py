@@ -8,13 +8,14 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
 
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import KafkaException
 
 from infra.errors import InfraError
 from infra.settings import HOST, Settings
 from models.registry import Registry
 from streams import log
 from streams.app import CONTROL_GROUP, WORKER_GROUP
+from streams.fold import Fold
 from streams.folds import control_folds, worker_folds
 from streams.log import LogUnavailable
 from streams.task import Task
@@ -22,14 +23,18 @@ from streams.task import Task
 Lags = dict[str, int]
 
 
-def lags(settings: Settings, tasks: Sequence[Task]) -> Lags:
-    """Records that the history, the worker and the control plane have not finished; -1 where unknown."""
-    folds = {
+def live_folds(settings: Settings, tasks: Sequence[Task]) -> dict[str, list[Fold]]:
+    """The folds that live services drive, by consumer group."""
+    return {
         WORKER_GROUP: worker_folds(tasks, settings.partitions),
         CONTROL_GROUP: [*control_folds(tasks, settings.partitions), Registry()],
     }
+
+
+def lags(settings: Settings, tasks: Sequence[Task]) -> Lags:
+    """Records that the history, the worker and the control plane have not finished; -1 where unknown."""
     found = {"history": history_lag(settings)}
-    for group, driven in folds.items():
+    for group, driven in live_folds(settings, tasks).items():
         topics = sorted({topic for fold in driven for topic in fold.topics})
         found[group.removeprefix("driftlog-")] = _group_lag(settings, group, topics)
     return found
@@ -50,13 +55,12 @@ def _group_lag(settings: Settings, group: str, topics: Sequence[str]) -> int:
     try:
         partitions = log.partitions_of(consumer, topics)
         ends = log.end_offsets(consumer, partitions)
-        done = consumer.committed([TopicPartition(*key) for key in partitions], timeout=10)
+        committed = log.committed_offsets(consumer, partitions)
     except (LogUnavailable, KafkaException):
         return -1
     finally:
         consumer.close()
-    committed = {(place.topic, place.partition): max(0, place.offset) for place in done}
-    return sum(max(0, end - committed.get(key, 0)) for key, end in ends.items())
+    return sum(max(0, end - committed[key]) for key, end in ends.items())
 
 
 def wait_settled(

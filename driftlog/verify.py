@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from consumers.history.tables import DATABASE, table_name
+from driftlog.settled import live_folds
+from infra.clickhouse import server_address
 from infra.settings import Settings
-from models.registry import Registry
 from schemas.codec import Codec
 from streams import log, replay
 from streams.features import FeatureFold
 from streams.fold import Fold, id_hash
-from streams.folds import control_folds, worker_folds
 from streams.ledger import MASK, Ledger
 from streams.online import OnlineStore, content_fingerprint, expected_content
 from streams.task import Task
@@ -31,11 +31,7 @@ class Check:
 
 def all_folds(settings: Settings, tasks: Sequence[Task]) -> list[Fold]:
     """Every fold that a live service drives."""
-    return [
-        *worker_folds(tasks, settings.partitions),
-        *control_folds(tasks, settings.partitions),
-        Registry(),
-    ]
+    return [fold for folds in live_folds(settings, tasks).values() for fold in folds]
 
 
 def check_folds(
@@ -95,7 +91,7 @@ def _check_history(
     """The distinct event ids of each topic in the log against those in ClickHouse."""
     import clickhouse_connect
 
-    client = clickhouse_connect.get_client(dsn=settings.clickhouse)
+    client = clickhouse_connect.get_client(**server_address(settings.clickhouse))
     checks = []
     for topic in topics:
         count, total = logged.get(topic, (0, 0))

@@ -16,6 +16,7 @@ from typing import Any
 
 import psutil
 
+from infra.files import write_whole
 from infra.settings import Settings
 
 SUPERVISOR = "supervisor"
@@ -141,10 +142,7 @@ def _moment(value: Any) -> float | None:
 
 
 def _write(path: Path, entries: object) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f"{path.name}.{os.getpid()}.new")
-    fresh.write_text(json.dumps(entries), "utf-8")
-    os.replace(fresh, path)
+    write_whole(path, json.dumps(entries))
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -28,11 +28,4 @@ def event_time_now(newest: Iterable[Event], now_ms: int) -> int:
 
 def newest_predictions(bootstrap: str, codec: Codec, task: Task) -> list[Event]:
     """The last events of each partition of `<task>.predictions`; raises LogUnavailable."""
-    topic = predictions_topic(task.name)
-    consumer = log.make_consumer(bootstrap)
-    try:
-        ends = log.end_offsets(consumer, log.partitions_of(consumer, [topic]))
-    finally:
-        consumer.close()
-    start = {key: max(0, end - LAST_RECORDS) for key, end in ends.items()}
-    return list(log.read(bootstrap, codec, [topic], to=ends, start=start))
+    return log.newest(bootstrap, codec, predictions_topic(task.name), LAST_RECORDS)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from urllib.parse import urlsplit
 
 import pyarrow as pa
 from clickhouse_connect import get_client
 from clickhouse_connect.driver.client import Client
 
+from infra.clickhouse import server_address
 from streams.log import Partition
 
 DATABASE = "driftlog"
@@ -96,13 +96,8 @@ def quoted(text: str) -> str:
 
 
 def _connect(url: str) -> Client:
-    parts = urlsplit(url)
     return get_client(
-        host=parts.hostname or "127.0.0.1",
-        port=parts.port or (8443 if parts.scheme == "https" else 8123),
-        username=parts.username or "default",
-        password=parts.password or "",
-        secure=parts.scheme == "https",
+        **server_address(url),
         database=DATABASE,
         query_retries=0,
         connect_timeout=CONNECT_S,

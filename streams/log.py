@@ -201,6 +201,15 @@ def end_offsets(consumer: Consumer, partitions: Sequence[Partition]) -> Offsets:
     return {key: _end_offset(consumer, TopicPartition(*key)) for key in partitions}
 
 
+def committed_offsets(consumer: Consumer, partitions: Sequence[Partition]) -> Offsets:
+    """What the consumer's group has committed, 0 where nothing; raises KafkaException."""
+    wanted = [TopicPartition(*key) for key in partitions]
+    return {
+        (str(found.topic), found.partition): max(found.offset, 0)
+        for found in consumer.committed(wanted, timeout=15)
+    }
+
+
 def _end_offset(consumer: Consumer, partition: TopicPartition) -> int:
     """A new leader does not know the end for a moment: it is asked again for ELECTION_SECONDS."""
     deadline = time.monotonic() + ELECTION_SECONDS
@@ -273,6 +282,17 @@ def read(
         on_progress(total, total)
     finally:
         consumer.close()
+
+
+def newest(bootstrap: str, codec: Codec, topic: str, count: int) -> list[Event]:
+    """The last `count` records of each partition of `topic`, those that are events; raises LogUnavailable."""
+    consumer = make_consumer(bootstrap)
+    try:
+        ends = end_offsets(consumer, partitions_of(consumer, [topic]))
+    finally:
+        consumer.close()
+    start = {key: max(0, end - count) for key, end in ends.items()}
+    return list(read(bootstrap, codec, [topic], to=ends, start=start))
 
 
 def follow(

@@ -15,6 +15,9 @@ from streams.task import Task
 
 logger = structlog.get_logger()
 
+FILLED = "alive"
+"""Key that is written after all others; its value is how far the features are folded (event time, ms)."""
+
 
 def store_key(task: str, key: str) -> str:
     return f"driftlog:{task}:{key}"
@@ -33,7 +36,7 @@ class OnlineStore:
         for task in self._tasks:
             state: FeatureState = projector.states[f"{task.name}.features"]
             try:
-                if not self._redis.exists(store_key(task.name, "alive")):
+                if not self._redis.exists(store_key(task.name, FILLED)):
                     state.dirty.update(state.keys())
                 self._write(task.name, state)
             except redis.RedisError as error:
@@ -52,7 +55,7 @@ class OnlineStore:
             else:
                 pipe.delete(store_key(task, key))
         # Event time up to which the features are folded: tells a reader how far behind they are.
-        pipe.set(store_key(task, "alive"), max(state.predictions.high(), state.labels.high(), 0))
+        pipe.set(store_key(task, FILLED), max(state.predictions.high(), state.labels.high(), 0))
         pipe.execute()
         state.dirty.clear()
 
@@ -63,7 +66,7 @@ class OnlineStore:
         keys = sorted(name.decode() for name in names)
         values = self._redis.mget(keys) if keys else []
         found = dict(zip(keys, values, strict=True))
-        found.pop(store_key(task, "alive"), None)
+        found.pop(store_key(task, FILLED), None)
         return {key[len(prefix) :]: json.loads(raw) for key, raw in found.items() if raw}
 
     def wipe(self) -> None:

@@ -6,13 +6,13 @@ import time
 from collections.abc import Sequence
 
 import structlog
-from confluent_kafka import TopicPartition
 
 from schemas.catalogue import STATE_HASHES
 from schemas.codec import Codec
 from schemas.event import Event, derive
 from streams import log
 from streams.fold import Fold, Projector
+from streams.replay import rebuild
 
 logger = structlog.get_logger()
 
@@ -22,25 +22,15 @@ def recover(bootstrap: str, codec: Codec, group: str, folds: Sequence[Fold]) -> 
 
     The log is the state store. Raises LogUnavailable.
     """
-    projector = Projector(folds)
+    topics = sorted({topic for fold in folds for topic in fold.topics})
     consumer = log.make_consumer(bootstrap, group)
     try:
-        partitions = log.partitions_of(consumer, projector.topics)
-        wanted = [TopicPartition(topic, partition) for topic, partition in partitions]
-        committed = {
-            (str(found.topic), found.partition): max(found.offset, 0)
-            for found in consumer.committed(wanted, timeout=15)
-        }
+        partitions = log.partitions_of(consumer, topics)
+        committed = log.committed_offsets(consumer, partitions)
     finally:
         consumer.close()
     started = time.monotonic()
-    batch: list[Event] = []
-    for event in log.read(bootstrap, codec, projector.topics, to=committed):
-        batch.append(event)
-        if len(batch) == 5_000:
-            projector.feed(batch)
-            batch.clear()
-    projector.feed(batch)
+    projector = rebuild(bootstrap, codec, folds, to=committed)
     for (topic, partition), offset in committed.items():
         projector.skip_to(topic, partition, offset)
     logger.info(

@@ -19,6 +19,7 @@ from consumers.history.tables import (
     create_statement,
     upgrade_statements,
 )
+from infra.clickhouse import server_address
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
@@ -55,13 +56,7 @@ def open_server(url: str) -> Client:
 
     parts = urlsplit(url)
     try:
-        return get_client(
-            host=parts.hostname or "127.0.0.1",
-            port=parts.port or (8443 if parts.scheme == "https" else 8123),
-            username=parts.username or "default",
-            password=parts.password or "",
-            secure=parts.scheme == "https",
-        )
+        return get_client(**server_address(url))
     except Error as error:
         raise StoreUnavailable(
             f"no ClickHouse server at {parts.hostname}:{parts.port}: {error}"

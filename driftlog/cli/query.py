@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import typer
 
 from driftlog.cli.errors import CliError
+from infra.clickhouse import server_address
 from infra.settings import Settings
 
 if TYPE_CHECKING:
@@ -91,11 +92,7 @@ def connect(settings: Settings) -> Client:
     parts = urlsplit(settings.clickhouse)
     try:
         return get_client(
-            host=parts.hostname or "127.0.0.1",
-            port=parts.port or (8443 if parts.scheme == "https" else 8123),
-            username=parts.username or "default",
-            password=parts.password or "",
-            secure=parts.scheme == "https",
+            **server_address(settings.clickhouse),
             database="driftlog",
             query_retries=0,
             connect_timeout=5,

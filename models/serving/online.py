@@ -18,15 +18,13 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from streams.features import Blob
-from streams.online import store_key
+from streams.online import FILLED, store_key
 
 TIMEOUT_S = 1.0
 PAUSE_S = 2.0
 """After a failure the store is left alone for so long: a dead one must not cost every request its timeout."""
 LOOP_TURNS = 10
 CACHED_BLOBS = 20_000
-FILLED = "alive"
-"""The writer sets this key after all others."""
 
 Blobs = Callable[[str], Blob | None]
 

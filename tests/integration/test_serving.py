@@ -26,7 +26,7 @@ from models.serving.api import create_app
 from models.serving.deployments import Swapper, candidates
 from models.serving.eventlog import KafkaLog
 from models.serving.follower import Follower
-from models.serving.online import FILLED, RedisStore
+from models.serving.online import RedisStore
 from models.serving.service import Service
 from schemas.catalogue import (
     ALERTS,
@@ -41,7 +41,7 @@ from schemas.event import Event
 from streams.features import Blob
 from streams.fold import Projector
 from streams.log import LogUnavailable, LogWriter, read
-from streams.online import store_key
+from streams.online import FILLED, store_key
 from streams.topics import ensure_topics
 from tests.integration.clusters import BROKERS, eventually, pid_of, running
 from tests.unit.models.serving_parts import FLIGHTS, NOW_MS, MemoryStore, codec, flight, service
