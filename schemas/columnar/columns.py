@@ -1,0 +1,38 @@
+"""A batch of events of one partition as columns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Kind = Literal["double", "long", "code", "id", "text"]
+"""What a field becomes: see `Columns.data`."""
+NULL_CODE = -1
+UNKNOWN_CODE = -2
+"""A text beyond the capacity of its dictionary."""
+
+
+@dataclass(slots=True)
+class Columns:
+    """`n` events of one partition in offset order.
+
+    `data` maps a field's path ('event_time', 'features.carrier') to an array whose first axis is n:
+
+    - double: float64, NaN for null (int, long, float and boolean fields are widened);
+    - long: int64, 0 for null;
+    - code: int32 into the decoder's dictionary of that path; NULL_CODE for null, UNKNOWN_CODE beyond it;
+    - id: uint64 of shape (n, 2): the 128 bits of a UUID text, two seeded 64-bit hashes of any other text;
+    - text: a `pyarrow.StringArray`.
+    """
+
+    topic: str
+    partition: int
+    offset: NDArray[np.int64]
+    recorded: NDArray[np.int64]
+    data: dict[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.offset)
