@@ -73,7 +73,8 @@ app.add_typer(task_app, name="task", rich_help_panel=_LOOP)
 def main() -> None:
     """Run the command line; every failure that a user can meet is one line and status 1."""
     # As Ctrl-C: what was started is stopped.
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    # Not by raising SIGINT: a process started in a script's background ignores that one.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app()
     except KeyboardInterrupt:
