@@ -26,7 +26,7 @@ from streams.outcomes import OutcomeWindows
 from streams.policy import RetrainReactor
 from streams.scoring import Scoring
 from streams.task import DAY_MS, Task
-from streams.windows import InputWindows
+from streams.window_rows import InputWindows
 
 LATENCY_MS = 10 * 60_000
 """Virtual time from a request for a model to its first answer."""

@@ -19,9 +19,11 @@ from infra.processes import Service
 from infra.settings import HOST, Settings, SettingsError
 from streams.task import Task, TaskError
 
-OWN = ("registry", "history", "worker", "control", "trainer", "serving")
+OWN = ("registry", "history", "worker", "windows", "control", "trainer", "serving")
 """In the order of what they need."""
-METRICS_PORTS = {"worker": 18002, "control": 18003, "trainer": 18004}
+METRICS_PORTS = {"worker": 18002, "control": 18003, "trainer": 18004, "windows": 18006}
+EXTRA = tuple(f"windows-{number}" for number in range(2, 9))
+"""More members of the window workers' group (DRIFTLOG_WINDOW_WORKERS), on the ports after 18006."""
 
 
 def service_table(
@@ -49,10 +51,18 @@ def service_table(
     table.append(_own(settings, task_files, "history", brokers, settings.history_base, "/readyz"))
     stores = tuple(name for name in ("redis",) if name in present)
     table.append(_own(settings, task_files, "worker", (*brokers, *stores), 18002, "/metrics"))
+    for number in range(1, settings.window_workers + 1):
+        name = window_worker(number)
+        table.append(_own(settings, task_files, name, brokers, 18005 + number, "/metrics"))
     table.append(_own(settings, task_files, "control", brokers, 18003, "/metrics"))
     table.append(_own(settings, task_files, "trainer", brokers, 18004, "/metrics"))
     table.append(_own(settings, task_files, "serving", (*brokers, *stores), 18000, "/readyz"))
     return table
+
+
+def window_worker(number: int) -> str:
+    """The name of the n-th member of the window workers' group."""
+    return "windows" if number == 1 else f"windows-{number}"
 
 
 def _own(
@@ -105,6 +115,10 @@ def run(name: str, settings: Settings, tasks: Sequence[Task]) -> int:
         from streams.app import run_worker
 
         run_worker(settings, tasks)
+    elif name.startswith("windows"):
+        from streams.app import run_windows
+
+        run_windows(settings, tasks, name, METRICS_PORTS["windows"] + int(name[8:] or 1) - 1)
     elif name == "control":
         from models.registry import Registry
         from streams.app import run_control
@@ -138,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from streams.task_file import load_tasks
 
     parser = argparse.ArgumentParser(prog="python -m driftlog.services", description=__doc__)
-    parser.add_argument("name", choices=("supervise", *OWN))
+    parser.add_argument("name", choices=("supervise", *OWN, *EXTRA), metavar="NAME")
     parser.add_argument("--task", action="append", default=[], type=Path, metavar="FILE")
     arguments = parser.parse_args(argv)
     try:

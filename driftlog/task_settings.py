@@ -119,8 +119,8 @@ def _recipe(task: Task, found: _Found) -> None:
 
 def _policies(task: Task, found: _Found) -> None:
     drift, retrain, gate = task.drift, task.retrain, task.gate
-    found.whole("drift.window_hours", drift.window_hours, 1)
-    found.whole("drift.grace_minutes", drift.grace_minutes, 0)
+    found.real("drift.window_hours", drift.window_hours, 1 / 3_600)
+    found.real("drift.grace_minutes", drift.grace_minutes, 0)
     found.whole("drift.bins", drift.bins, 2, 1_000)
     found.real("drift.alpha", drift.alpha, 0, 1, inner=True)
     found.real("drift.min_psi", drift.min_psi, 0)

@@ -35,6 +35,8 @@ class Settings:
     broker_heap_mb: int = 384
     partitions: int = 4
     """Partitions of each task topic (system topics have one: their total order is part of the design)."""
+    window_workers: int = 1
+    """Processes that share the partitions of the drift windows, 1 to 8."""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Settings:
@@ -52,6 +54,10 @@ class Settings:
         if not 0 <= settings.port_offset <= 20_000:
             raise SettingsError(
                 f"DRIFTLOG_PORT_OFFSET={settings.port_offset}: must lie between 0 and 20000"
+            )
+        if not 1 <= settings.window_workers <= 8:
+            raise SettingsError(
+                f"DRIFTLOG_WINDOW_WORKERS={settings.window_workers}: must lie between 1 and 8"
             )
         return dataclasses.replace(
             settings,

@@ -8,6 +8,8 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 _DOUBLE = struct.Struct(">d")
 
 
@@ -17,7 +19,7 @@ def transient(**options: Any) -> Any:
 
 
 def fingerprint(state: object) -> str:
-    """SHA-256 (hex) of `state`: None, bool, int, float, str, bytes, list, tuple, dict, set or dataclass.
+    """SHA-256 (hex) of `state`: None, bool, int, float, str, bytes, list, tuple, dict, set, array, dataclass.
 
     Dicts and sets are ordered by their encoded keys, so insertion order does not matter; -0.0 is 0.0 and
     every NaN is one NaN. Raises TypeError for anything else.
@@ -42,6 +44,8 @@ def encode(value: Any, write: Callable[[bytes], Any]) -> None:  # noqa: PLR0912 
         write(b"s%d:" % len(raw) + raw)
     elif isinstance(value, bytes):
         write(b"b%d:" % len(value) + value)
+    elif isinstance(value, np.ndarray):
+        encode(value.tolist(), write)
     elif isinstance(value, list | tuple):
         write(b"l%d:" % len(value))
         for item in value:
@@ -75,6 +79,8 @@ def plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         shown = [f for f in dataclasses.fields(value) if not f.metadata.get("transient")]
         return {spec.name: plain(getattr(value, spec.name)) for spec in shown}
+    if isinstance(value, np.ndarray):
+        return value.tolist()
     if isinstance(value, dict):
         return {k if isinstance(k, str) else repr(k): plain(item) for k, item in value.items()}
     if isinstance(value, list | tuple):

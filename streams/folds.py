@@ -10,17 +10,15 @@ from streams.outcomes import OutcomeWindows
 from streams.policy import RetrainReactor
 from streams.scoring import Scoring
 from streams.task import Task
-from streams.windows import InputWindows
 
 
 def worker_folds(tasks: Sequence[Task], partitions: int) -> list[Fold]:
-    """High rate, driven by the batch runner: features, input windows, outcome windows."""
+    """Driven by the batch runner: features, outcome windows. (Input windows: `streams.window_worker`.)"""
     return [
         fold
         for task in tasks
         for fold in (
             FeatureFold(task, partitions),
-            InputWindows(task),
             OutcomeWindows(task, partitions),
         )
     ]

@@ -167,5 +167,5 @@ def evidence(history: Sequence[Verdict], labels: int) -> dict[str, float]:
 
 def _windows(count: int, task: Task) -> str:
     hours = task.drift.window_hours
-    word = "day" if hours == 24 else f"{hours}-hour window"
+    word = "day" if hours == 24 else f"{hours:g}-hour window"
     return f"{count} {word}s" if count != 1 else word

@@ -1,192 +1,246 @@
 """Input windows: per partition and model version, histograms of every feature and of the score.
 
-A window closes when its partition's stream time has passed its end plus grace; a later event restates it
-with a higher revision. Each partition stands for itself, so workers can share partitions.
+One pure function over columns, for the live worker, replay and backfill alike. A window closes when its
+partition's stream time has passed its end plus grace; later events restate it with a higher revision. Each
+partition stands for itself, so workers can share partitions. What is stated depends on the records and
+their order alone, never on how they were cut into batches.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from schemas.catalogue import MODEL_VERSIONS, SKETCHES, predictions_topic
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.catalogue import SKETCHES, predictions_topic
+from schemas.columnar import Columns, Kind
 from schemas.event import Event, derive
-from streams.bins import MISSING, Bins
 from streams.canonical import transient
+from streams.placing import Placed, place
 from streams.task import Task
+from streams.window_bins import ModelBins, Tallies
 
 Window = tuple[str, int]
 """(model version, window start ms)"""
+Texts = Mapping[str, Sequence[str]]
+"""The texts behind the codes of each coded path."""
+Models = Mapping[str, ModelBins]
+Name = Callable[[int], str]
+"""The event id of a row of the batch: asked only for the few rows that close or restate a window."""
+
 KEPT_WINDOWS = 8
 """A window is forgotten this many windows after it closed; an event that late is counted, not summarised."""
+MAX_PENDING_ROWS = 200_000
+"""Rows of unregistered versions that wait for their bins, per partition."""
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """What a window needs of a prediction; `late`: its window had closed when it arrived."""
+class Mark:
+    """A place in the partition, and what was known of it there: where a restart can begin to read."""
 
-    time: int
-    score: float
-    features: Mapping[str, Any]
-    late: bool
+    offset: int
+    stream_time: int
+    too_late: int
+
+
+START = Mark(0, -1, 0)
 
 
 @dataclass
 class Sketch:
-    """Counts of one window: `counts[column][bin]`, `missing[column]`."""
+    """What is known of one window."""
 
-    count: int
-    counts: list[list[int]]
-    missing: list[int]
-    revision: int = -1
-    """-1 until it was stated."""
+    count: int = 0
+    late: int = 0
+    """Rows that came after it had closed."""
+    stated: int = -1
+    """The revision of the last statement; -1: none yet."""
+    tallies: Tallies | None = None
+    """None while the version's bins are unknown."""
+    first: Mark = transient(default=START)
+    """The record that opened it."""
+    cause: str = transient(default="")
+    """The event that closed or last restated it."""
+    pending: list[dict[str, NDArray[Any]]] = transient(default_factory=list)
+    """Rows that wait for the bins."""
+    lost: bool = transient(default=False)
+    """Too many rows waited: some were given up, so nothing can be said of the window."""
+
+    @property
+    def revision(self) -> int:
+        """Of a closed window: how many rows came late, not counting the one that opened it, if it was late.
+
+        So a revision always stands for the same content.
+        """
+        return self.late - (self.late == self.count)
 
 
 @dataclass
 class PartitionWindows:
+    """The windows of one partition, and how far its event time has come (ms)."""
+
     stream_time: int = -1
     windows: dict[Window, Sketch] = field(default_factory=dict)
-    waiting: dict[str, list[Row]] = field(default_factory=dict)
-    """Rows of versions whose bins are not known yet: topics are read independently."""
     too_late: int = 0
+    unsummarised: int = transient(default=0)
+    """Rows given up because their version was not registered while too many waited."""
+    pending: int = transient(default=0)
+
+    def restart(self, position: int) -> Mark:
+        """Where to read from to get this state at `position` again, given the mark's numbers."""
+        marks = [sketch.first for sketch in self.windows.values()]
+        here = Mark(position, self.stream_time, self.too_late)
+        return min(marks, key=lambda mark: mark.offset, default=here)
+
+    @classmethod
+    def at(cls, mark: Mark) -> PartitionWindows:
+        """The state before the record at the mark, as far as later records depend on it."""
+        return cls(stream_time=mark.stream_time, too_late=mark.too_late)
 
 
-@dataclass
-class WindowState:
-    bins: dict[str, list[Bins]] = transient(default_factory=dict)
-    partitions: dict[int, PartitionWindows] = field(default_factory=dict)
-    due: dict[tuple[int, Window], Sketch] = transient(default_factory=dict)
-    """What the last applied event closed or restated."""
-
-
-class InputWindows:
-    """Reactor: PredictionMade -> SketchTaken(kind='inputs')."""
+class WindowFold:
+    """PredictionMade as columns -> SketchTaken(kind='inputs')."""
 
     def __init__(self, task: Task) -> None:
         self.task = task
-        self.name = f"{task.name}.windows"
-        self._predictions = predictions_topic(task.name)
-        self.topics = (self._predictions, MODEL_VERSIONS)
+        self.topic = predictions_topic(task.name)
         self._width = task.window_ms
-        self._grace = task.drift.grace_minutes * 60_000
+        self._grace = task.grace_ms
+        self._kept = self._width * KEPT_WINDOWS
 
-    def initial(self) -> WindowState:
-        return WindowState()
+    @property
+    def projection(self) -> dict[str, Kind]:
+        """What it needs of a PredictionMade."""
+        features: dict[str, Kind] = {
+            f"features.{name}": "code" if kind == "string" else "double"
+            for name, kind in self.task.vector.items()
+        }
+        return {
+            "event_id": "id",
+            "event_time": "long",
+            "model_version": "code",
+            "score": "double",
+            **features,
+        }
 
-    def apply(self, state: WindowState, batch: Sequence[Event]) -> WindowState:
-        state.due = {}
-        for event in batch:
-            if event.topic == self._predictions:
-                partition = event.at.partition if event.at else 0
-                self._predicted(state, partition, event)
-            elif event.data["task"] == self.task.name:
-                self._registered(state, event)
-        return state
-
-    def react(self, state: WindowState, event: Event) -> list[Event]:
-        return [
-            self._statement(state, partition, window, sketch, event)
-            for (partition, window), sketch in sorted(
-                state.due.items(), key=lambda item: (item[0][0], item[0][1][1], item[0][1][0])
-            )
+    def absorb(
+        self, state: PartitionWindows, columns: Columns, texts: Texts, models: Models, name: Name
+    ) -> list[Event]:
+        """Take in the next records of the partition (no repeats among them); statements now due."""
+        if not len(columns):
+            return []
+        placed = place(
+            columns.data["event_time"],
+            columns.data["model_version"],
+            state.stream_time,
+            self._width,
+            self._grace,
+            self._kept,
+        )
+        versions = texts["model_version"]
+        sketches = [
+            self._count(state, versions, columns, placed, slot, name)
+            for slot in range(len(placed.start))
         ]
+        for code in sorted(set(placed.version.tolist())):
+            model = models.get(versions[code]) if code >= 0 else None
+            self._fill(state, model, columns, texts, placed, code, sketches)
+        state.stream_time = placed.stream_time
+        state.too_late += placed.too_late
+        self._name_causes(state, placed, name)
+        return self._due(state, columns.partition, models)
 
-    def _predicted(self, state: WindowState, partition: int, event: Event) -> None:
-        mine = state.partitions.setdefault(partition, PartitionWindows())
-        version = event.data["model_version"]
-        start = self._start(event.time)
-        if start < self._oldest(mine.stream_time):
-            mine.too_late += 1
-            return
-        late = start + self._width + self._grace <= mine.stream_time
-        row = Row(event.time, event.data["score"], event.data["features"], late)
-        if version not in state.bins:
-            mine.waiting.setdefault(version, []).append(row)
-        elif late:
-            self._state(state, partition, (version, start), self._add(state, mine, version, row))
-        else:
-            self._add(state, mine, version, row)
-        if event.time > mine.stream_time:
-            self._advance(state, partition, mine, event.time)
+    def release(
+        self, state: PartitionWindows, partition: int, texts: Texts, models: Models
+    ) -> list[Event]:
+        """Bin the rows whose version is registered by now, as if it had always been; statements now due."""
+        for (version, _), sketch in state.windows.items():
+            if sketch.tallies is None and version in models:
+                _binned(state, sketch, models[version], texts)
+        return self._due(state, partition, models)
 
-    def _registered(self, state: WindowState, event: Event) -> None:
-        """Rows that waited for these bins are treated as if the bins had been there in time."""
-        version = event.data["model_version"]
-        state.bins[version] = [Bins.from_reference(c) for c in event.data["reference"]]
-        for partition, mine in state.partitions.items():
-            rows = mine.waiting.pop(version, [])
-            for row in rows:
-                if not row.late:
-                    self._add(state, mine, version, row)
-            self._close(state, partition, mine)
-            for row in rows:
-                if row.late:
-                    window = version, self._start(row.time)
-                    self._state(state, partition, window, self._add(state, mine, version, row))
-
-    def _start(self, time: int) -> int:
-        return time // self._width * self._width
-
-    def _oldest(self, stream_time: int) -> int:
-        return stream_time - self._width * KEPT_WINDOWS
-
-    def _add(self, state: WindowState, mine: PartitionWindows, version: str, row: Row) -> Sketch:
-        window = version, self._start(row.time)
-        bins = state.bins[version]
-        sketch = mine.windows.get(window)
+    def _count(
+        self,
+        state: PartitionWindows,
+        versions: Sequence[str],
+        columns: Columns,
+        placed: Placed,
+        slot: int,
+        name: Name,
+    ) -> Sketch:
+        code = int(placed.version[slot])
+        window = versions[code] if code >= 0 else "", int(placed.start[slot])
+        sketch = state.windows.get(window)
         if sketch is None:
-            counts = [[0] * column.size for column in bins]
-            sketch = mine.windows[window] = Sketch(0, counts, [0] * len(bins))
-        sketch.count += 1
-        for place, column in enumerate(bins):
-            value = row.score if column.name == "score" else row.features.get(column.name)
-            index = column.index(value)
-            if index == MISSING:
-                sketch.missing[place] += 1
-            else:
-                sketch.counts[place][index] += 1
+            row = int(placed.first[slot])
+            too_late = state.too_late + int(placed.too_late_before[slot])
+            first = Mark(int(columns.offset[row]), int(placed.before[row]), too_late)
+            sketch = state.windows[window] = Sketch(first=first)
+        sketch.count += int(placed.rows[slot])
+        if placed.late[slot]:
+            sketch.late += int(placed.late[slot])
+            sketch.cause = name(int(placed.last_late[slot]))
         return sketch
 
-    def _advance(
-        self, state: WindowState, partition: int, mine: PartitionWindows, time: int
+    def _fill(
+        self,
+        state: PartitionWindows,
+        model: ModelBins | None,
+        columns: Columns,
+        texts: Texts,
+        placed: Placed,
+        code: int,
+        sketches: Sequence[Sketch],
     ) -> None:
-        before, mine.stream_time = mine.stream_time, time
-        if (time - self._grace) // self._width == (before - self._grace) // self._width:
+        slots = np.flatnonzero(placed.version == code).tolist()
+        if model is None:
+            for slot in slots:
+                _keep(state, sketches[slot], columns, placed.slot == slot, code)
             return
-        self._close(state, partition, mine)
-        oldest = self._oldest(time)
-        for window in [window for window in mine.windows if window[1] < oldest]:
-            del mine.windows[window]
-        for version, rows in list(mine.waiting.items()):
-            kept = [row for row in rows if self._start(row.time) >= oldest]
-            if kept:
-                mine.waiting[version] = kept
-            else:
-                del mine.waiting[version]
+        to = np.full(len(placed.start) + 1, -1, np.int32)  # the last place is that of slot -1
+        to[slots] = np.arange(len(slots), dtype=np.int32)
+        tallies = [_binned(state, sketches[slot], model, texts) for slot in slots]
+        model.add(tallies, columns.data, texts, to[placed.slot])
 
-    def _close(self, state: WindowState, partition: int, mine: PartitionWindows) -> None:
-        for window, sketch in mine.windows.items():
-            end = window[1] + self._width
-            if sketch.revision < 0 and end + self._grace <= mine.stream_time:
-                self._state(state, partition, window, sketch)
+    def _name_causes(self, state: PartitionWindows, placed: Placed, name: Name) -> None:
+        for (_, start), sketch in state.windows.items():
+            until = start + self._width + self._grace
+            if not sketch.cause and until <= state.stream_time:
+                sketch.cause = name(int(np.searchsorted(placed.before, until)) - 1)
 
-    @staticmethod
-    def _state(state: WindowState, partition: int, window: Window, sketch: Sketch) -> None:
-        sketch.revision += 1
-        state.due[partition, window] = sketch
+    def _due(self, state: PartitionWindows, partition: int, models: Models) -> list[Event]:
+        """Closed windows with something new; then those that are too old are forgotten."""
+        due = [
+            (start, version)
+            for (version, start), sketch in state.windows.items()
+            if sketch.tallies is not None
+            and not sketch.lost
+            and start + self._width + self._grace <= state.stream_time
+            and sketch.stated < sketch.revision
+        ]
+        said = []
+        for start, version in sorted(due):
+            sketch = state.windows[version, start]
+            sketch.stated = sketch.revision
+            said.append(self._statement(partition, version, start, sketch, models[version]))
+        oldest = state.stream_time - self._kept
+        for window in [window for window in state.windows if window[1] < oldest]:
+            state.pending -= sum(len(r["event_time"]) for r in state.windows.pop(window).pending)
+        return said
 
     def _statement(
-        self, state: WindowState, partition: int, window: Window, sketch: Sketch, cause: Event
+        self, partition: int, version: str, start: int, sketch: Sketch, model: ModelBins
     ) -> Event:
-        version, start = window
-        bins = state.bins[version]
+        assert sketch.tallies is not None
         return derive(
             SKETCHES,
             "SketchTaken",
             *(self.task.name, version, "inputs", start, partition, sketch.revision),
             time=start + self._width,
-            caused_by=cause.id,
+            caused_by=sketch.cause,
             task=self.task.name,
             model_version=version,
             kind="inputs",
@@ -195,14 +249,31 @@ class InputWindows:
             partition=partition,
             revision=sketch.revision,
             count=sketch.count,
-            columns=[
-                {
-                    "name": column.name,
-                    "counts": list(counts),
-                    "missing": missing,
-                    "unseen": counts[-1] if column.categories is not None else 0,
-                }
-                for column, counts, missing in zip(bins, sketch.counts, sketch.missing, strict=True)
-            ],
+            columns=model.describe(sketch.tallies),
             totals={},
         )
+
+
+def _binned(state: PartitionWindows, sketch: Sketch, model: ModelBins, texts: Texts) -> Tallies:
+    """The sketch's tallies; rows that waited for the bins are in them."""
+    if sketch.tallies is None:
+        sketch.tallies = model.tallies()
+        for rows in sketch.pending:
+            size = len(rows["event_time"])
+            model.add([sketch.tallies], rows, texts, np.zeros(size, np.int32))
+            state.pending -= size
+        sketch.pending = []
+    return sketch.tallies
+
+
+def _keep(
+    state: PartitionWindows, sketch: Sketch, columns: Columns, rows: NDArray[np.bool_], code: int
+) -> None:
+    """The rows of one window wait for its bins; a version without a name waits in vain."""
+    count = int(rows.sum())
+    if code < 0 or state.pending + count > MAX_PENDING_ROWS:
+        state.unsummarised += count
+        sketch.lost = True
+        return
+    state.pending += count
+    sketch.pending.append({path: values[rows] for path, values in columns.data.items()})

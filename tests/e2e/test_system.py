@@ -22,7 +22,7 @@ from tests.e2e.conftest import System, finish
 from tests.integration.clusters import eventually, pid_of
 
 pytestmark = pytest.mark.integration
-SERVICES = ("registry", "history", "worker", "control", "trainer", "serving", "redis")
+SERVICES = ("registry", "history", "worker", "windows", "control", "trainer", "serving", "redis")
 
 
 def verified(system: System) -> None:

@@ -25,7 +25,7 @@ from streams.policy import RetrainReactor
 from streams.scoring import Scoring
 from streams.simulation import Faults, Process, SimulatedLog, run_history
 from streams.task import Category, DriftPolicy, Numeric, Rate, RetrainPolicy, Task
-from streams.windows import InputWindows
+from streams.window_rows import InputWindows
 
 MINUTE = 60_000
 HOUR = 60 * MINUTE

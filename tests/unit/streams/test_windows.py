@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from schemas.event import Event
 from streams.fold import Projector
-from streams.windows import InputWindows
+from streams.window_rows import InputWindows
 from tests.unit.streams.build import DAY, HOUR, TASK, prediction, registered
 
 

@@ -1,0 +1,64 @@
+"""Mean, variance and range of a column from integer sums: the same bits in whatever order rows come.
+
+A value x enters as q = round((x - center) / scale * 2^20), so a scale near the spread of the data keeps six
+digits; beyond 2^11 scales it counts as that far away. Sums of q and q^2 are exact.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from infra.jit import compiled
+
+FRACTION = 20
+_LIMIT = float(1 << 31) - 1
+_LOW = (1 << 32) - 1
+
+Sums = NDArray[np.int64]
+"""(s, 4): values that are finite, sum of q, and of q^2 its high and its low 32 bits."""
+Ranges = NDArray[np.float64]
+"""(s, 2): least and greatest value."""
+
+
+def no_ranges(slots: int) -> Ranges:
+    """Ranges of nothing: (inf, -inf)."""
+    return np.tile(np.array([np.inf, -np.inf]), (slots, 1))
+
+
+@compiled
+def add_moments(x: Any, slot: Any, center: float, scale: float, sums: Any, ranges: Any) -> None:
+    """Add a column, float64 (n,), to `sums` and `ranges` in place; `slot`, (n,), is each row's place in them.
+
+    NaN and rows of a negative slot are skipped; infinities count for the range alone.
+    """
+    factor = (1 << FRACTION) / scale
+    for row in range(len(x)):
+        value = x[row]
+        at = slot[row]
+        if at < 0 or value != value:
+            continue
+        ranges[at, 0] = min(ranges[at, 0], value)
+        ranges[at, 1] = max(ranges[at, 1], value)
+        if abs(value) == np.inf:
+            continue
+        q = np.int64(np.rint(min(max((value - center) * factor, -_LIMIT), _LIMIT)))
+        sums[at, 0] += 1
+        sums[at, 1] += q
+        sums[at, 2] += q * q >> 32
+        sums[at, 3] += q * q & _LOW
+
+
+def mean_and_variance(sums: Sums, center: float, scale: float) -> tuple[float, float] | None:
+    """Of one row of `sums`; population variance; None without values."""
+    count, first, high, low = sums.tolist()
+    if not count:
+        return None
+    squares = (high << 32) + low
+    unit = scale / (1 << FRACTION)
+    mean = center + first / count * unit
+    variance = (squares * count - first * first) / (count * count) * unit * unit
+    return (mean, variance) if math.isfinite(mean) and math.isfinite(variance) else None

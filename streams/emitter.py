@@ -1,0 +1,108 @@
+"""Says what is due, then commits the progress behind it: in a thread of its own, so that reading goes on."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import structlog
+
+from schemas.event import Event
+from streams.log import LogUnavailable, LogWriter, Partition
+
+logger = structlog.get_logger()
+P = TypeVar("P")
+
+QUEUED = 64
+"""Batches on their way at most: nobody reads faster than what follows is acknowledged."""
+COMMIT_SECONDS = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Said(Generic[P]):
+    """What one batch of a partition led to, and how far the partition is once that is in the log."""
+
+    partition: Partition
+    events: Sequence[Event]
+    progress: P
+
+
+class Emitter(Generic[P]):
+    """First the log has the events, then the progress is committed; a crash in between repeats the events."""
+
+    def __init__(self, writer: LogWriter, commit: Callable[[Mapping[Partition, P]], None]) -> None:
+        self._writer = writer
+        self._commit = commit
+        self._queue: queue.Queue[Said[P] | threading.Event] = queue.Queue(QUEUED)
+        self._closing = threading.Event()
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._run, name="emitter", daemon=True)
+        self._thread.start()
+
+    def put(self, said: Said[P] | threading.Event) -> None:
+        """Waits while much is on its way; raises what went wrong with what was put before."""
+        while self._error is None:
+            try:
+                self._queue.put(said, timeout=0.5)
+                return
+            except queue.Full:
+                continue
+        raise self._error
+
+    def flush(self) -> None:
+        """Until everything put so far is in the log and committed; raises what went wrong."""
+        done = threading.Event()
+        self.put(done)
+        while not done.wait(0.5):
+            if self._error is not None:
+                raise self._error
+
+    def close(self) -> None:
+        """Finishes what was put, unless the log is away."""
+        self._closing.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        due: dict[Partition, P] = {}
+        committed_at = time.monotonic()
+        try:
+            while not (self._closing.is_set() and self._queue.empty()):
+                batch = self._take()
+                waiting = [item for item in batch if isinstance(item, threading.Event)]
+                said = [item for item in batch if isinstance(item, Said)]
+                self._append([event for item in said for event in item.events])
+                due.update({item.partition: item.progress for item in said})
+                rested = time.monotonic() - committed_at > COMMIT_SECONDS
+                if due and (rested or waiting or self._closing.is_set()):
+                    self._commit(due)
+                    due.clear()
+                    committed_at = time.monotonic()
+                for done in waiting:
+                    done.set()
+        except Exception as error:  # the owner's next put or flush raises it
+            self._error = error
+
+    def _take(self) -> list[Said[P] | threading.Event]:
+        batch: list[Said[P] | threading.Event] = []
+        try:
+            batch.append(self._queue.get(timeout=COMMIT_SECONDS / 2))
+            while len(batch) < QUEUED:
+                batch.append(self._queue.get_nowait())
+        except queue.Empty:
+            pass
+        return batch
+
+    def _append(self, events: Sequence[Event]) -> None:
+        """Until the log has them: what was folded must be said, or nothing is committed."""
+        while events:
+            try:
+                self._writer.append(events)
+                return
+            except LogUnavailable as error:
+                logger.warning("append not acknowledged, trying again", error=str(error))
+                if self._closing.is_set():
+                    raise

@@ -1,0 +1,85 @@
+"""Repeats of one partition: event ids that were there before, recognised without an object per id.
+
+Offsets are cut into generations of `span` records; an id is a repeat if it was seen in the same generation
+or in the one before. What counts as a repeat thus follows from the log alone, wherever a reader began, if it
+began at `warm_from` of where it needs an answer.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from infra.jit import compiled
+
+SPAN = 1 << 17
+"""Records a generation: between one and two of them is how far back a repeat is recognised."""
+
+Ids = NDArray[np.uint64]
+
+
+class Repeats:
+    """Two generations of 64-bit keys in open-addressing tables of twice as many places."""
+
+    def __init__(self, span: int = SPAN) -> None:
+        self._span = span
+        self._size = 1 << (2 * span - 1).bit_length()
+        self._generation = -1
+        self._young = np.zeros(self._size, np.uint64)
+        self._old = np.zeros(self._size, np.uint64)
+
+    def warm_from(self, offset: int) -> int:
+        """Where reading must begin so that the answer at `offset` is right."""
+        return max(0, (offset // self._span - 1) * self._span)
+
+    def first(self, ids: Ids, offset: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """True for each id, shape (n, 2), that is no repeat; call it in offset order."""
+        fresh = np.empty(len(offset), np.bool_)
+        begin = 0
+        while begin < len(offset):
+            generation = int(offset[begin]) // self._span
+            end = int(np.searchsorted(offset, (generation + 1) * self._span))
+            self._turn_to(generation)
+            _mark(ids[begin:end], self._young, self._old, fresh[begin:end])
+            begin = end
+        return fresh
+
+    def _turn_to(self, generation: int) -> None:
+        if generation == self._generation:
+            return
+        if generation == self._generation + 1:
+            self._old, self._young = self._young, self._old
+        else:
+            self._old.fill(0)
+        self._young.fill(0)
+        self._generation = generation
+
+
+@compiled
+def _mark(ids: Ids, young: Ids, old: Ids, fresh: NDArray[np.bool_]) -> None:
+    mask = np.uint64(len(young) - 1)
+    one = np.uint64(1)
+    for row in range(len(ids)):
+        key = ids[row, 0] * np.uint64(0x9E3779B97F4A7C15) ^ ids[row, 1]
+        key ^= key >> np.uint64(29)
+        key *= np.uint64(0xBF58476D1CE4E5B9)
+        key ^= key >> np.uint64(32)
+        key |= one  # 0 marks an empty place
+        place = key >> np.uint64(7) & mask
+        known = False
+        at = place
+        while old[at] != 0:
+            if old[at] == key:
+                known = True
+                break
+            at = at + one & mask
+        if not known:
+            at = place
+            while young[at] != 0:
+                if young[at] == key:
+                    known = True
+                    break
+                at = at + one & mask
+            if not known:
+                young[at] = key
+        fresh[row] = not known

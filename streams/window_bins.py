@@ -1,0 +1,163 @@
+"""A model version's frozen bins, and the tallies of one window over them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+import kernels
+from streams import derived
+from streams.reference import input_columns
+
+Codes = NDArray[np.int32]
+Texts = Mapping[str, Sequence[str]]
+
+
+@dataclass(slots=True)
+class Tallies:
+    """Mergeable counts of one window, over the bins of one `ModelBins`."""
+
+    counts: NDArray[np.int64]
+    """(bins of all columns,) one column after the other."""
+    missing: NDArray[np.int64]
+    """(columns,) Nulls and NaNs."""
+    sums: NDArray[np.int64]
+    """(columns, 4) For mean and variance, see `kernels.exact_moments`."""
+    ranges: NDArray[np.float64]
+    """(columns, 2) Least and greatest value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of the reference; its bins are `begin : begin + size` of the counts."""
+
+    name: str
+    path: str
+    begin: int
+    size: int
+    edges: NDArray[np.float64]
+    categories: Mapping[str, int] | None
+
+    @property
+    def center(self) -> float:
+        """Near the reference's median."""
+        return float(self.edges[len(self.edges) // 2]) if len(self.edges) else 0.0
+
+    @property
+    def scale(self) -> float:
+        """Near the reference's spread."""
+        spread = float(self.edges[-1] - self.edges[0]) if len(self.edges) else 0.0
+        return spread if 1e-300 < spread < 1e300 else max(1.0, abs(self.center))
+
+
+class ModelBins:
+    """Built from `reference` of ModelRegistered."""
+
+    def __init__(self, reference: Sequence[Mapping[str, Any]]) -> None:
+        self.columns: list[Column] = []
+        self.bins = 0
+        for entry in input_columns(reference):
+            categories = entry["categories"]
+            edges = np.asarray(entry["edges"], np.float64)
+            size = (len(categories) if categories else len(edges)) + 1
+            name = entry["name"]
+            path = name if name == "score" else f"features.{name}"
+            known = {text: index for index, text in enumerate(categories)} if categories else None
+            self.columns.append(Column(name, path, self.bins, size, edges, known))
+            self.bins += size
+        self._derived = derived.from_reference(reference)
+        self._luts: dict[str, NDArray[np.int32]] = {}
+
+    def tallies(self) -> Tallies:
+        columns = len(self.columns)
+        return Tallies(
+            np.zeros(self.bins, np.int64),
+            np.zeros(columns, np.int64),
+            np.zeros((columns, 4), np.int64),
+            kernels.no_ranges(columns),
+        )
+
+    def add(
+        self,
+        tallies: Sequence[Tallies],
+        data: Mapping[str, NDArray[Any]],
+        texts: Texts,
+        slot: NDArray[np.int32],
+    ) -> None:
+        """Add each row to `tallies[slot]`; rows of slot -1 are left out."""
+        counts = np.zeros((len(tallies), self.bins), np.int64)
+        missing = np.zeros((len(tallies), len(self.columns)), np.int64)
+        sums = np.zeros((len(tallies), len(self.columns), 4), np.int64)
+        ranges = kernels.no_ranges(len(tallies) * len(self.columns)).reshape(*missing.shape, 2)
+        more: Mapping[str, NDArray[np.float64]] = {}
+        if self._derived:
+            more = self._derived.columns({n: data[f"features.{n}"] for n in self._derived.inputs})
+        for place, column in enumerate(self.columns):
+            bins = counts[:, column.begin : column.begin + column.size]
+            values = more.get(column.name, data.get(column.path))
+            absent = missing[:, place]
+            if values is None or (values.dtype.kind == "f") != (column.categories is None):
+                np.add.at(
+                    absent, slot[slot >= 0], 1
+                )  # the task no longer has it, or as another kind
+            elif column.categories is None:
+                kernels.accumulate(values, column.edges, slot, bins, absent)
+                kernels.add_moments(
+                    values, slot, column.center, column.scale, sums[:, place], ranges[:, place]
+                )
+            else:
+                lut = self._lut(column, texts[column.path])
+                kernels.tally(cast(Codes, values), lut, slot, bins, absent)
+        for place, tally in enumerate(tallies):
+            tally.counts += counts[place]
+            tally.missing += missing[place]
+            tally.sums += sums[place]
+            np.minimum(tally.ranges[:, 0], ranges[place, :, 0], out=tally.ranges[:, 0])
+            np.maximum(tally.ranges[:, 1], ranges[place, :, 1], out=tally.ranges[:, 1])
+
+    def describe(self, tallies: Tallies) -> list[dict[str, Any]]:
+        """`ColumnSketch`es of SketchTaken."""
+        return [
+            {
+                "name": column.name,
+                "counts": (
+                    counts := tallies.counts[column.begin : column.begin + column.size].tolist()
+                ),
+                "missing": int(tallies.missing[place]),
+                "unseen": counts[-1] if column.categories is not None else 0,
+                **_moments(sum(counts), column, tallies.sums[place], tallies.ranges[place]),
+            }
+            for place, column in enumerate(self.columns)
+        ]
+
+    def _lut(self, column: Column, texts: Sequence[str]) -> NDArray[np.int32]:
+        """Bin of each dictionary code; dictionaries only grow."""
+        assert column.categories is not None
+        known = self._luts.get(column.name)
+        if known is None or len(known) < len(texts):
+            other = len(column.categories)
+            size = len(known) if known is not None else 0
+            rest = [column.categories.get(text, other) for text in texts[size:]]
+            tail = np.asarray(rest, np.int32)
+            known = tail if known is None else np.concatenate((known, tail))
+            self._luts[column.name] = known
+        return known
+
+
+def _moments(
+    count: int, column: Column, sums: NDArray[np.int64], ranges: NDArray[np.float64]
+) -> dict[str, float | None]:
+    """Mean, population variance and range of the values that are there; null without any."""
+    found = kernels.mean_and_variance(sums, column.center, column.scale)
+    least, greatest = ranges.tolist()
+    present = count > 0 and column.categories is None
+    return {
+        "mean": found[0] if found else None,
+        "variance": found[1] if found else None,
+        "minimum": least if present else None,
+        "maximum": greatest if present else None,
+    }

@@ -1,0 +1,124 @@
+"""Replay of the input windows: partitions side by side, payloads to sketches without an event object."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
+
+from schemas.catalogue import MODEL_VERSIONS, predictions_topic
+from schemas.codec import Codec
+from schemas.columnar import Records
+from schemas.columnar.decoder import Bad
+from schemas.event import Event
+from streams import log
+from streams.canonical import fingerprint
+from streams.reader import read_records
+from streams.references import Reference, References
+from streams.replay import Progress, Verdict
+from streams.task import Task
+from streams.window_hashes import fold_name
+from streams.window_partition import WindowPartition
+
+THREADS = 2
+MAX_RECORDS = 20_000
+OnSaid = Callable[[Sequence[Event]], None]
+
+
+def fold_records(
+    task: Task,
+    codec: Codec,
+    references: Mapping[str, Reference],
+    records: Iterable[Records],
+    on_bad: Callable[[Records, Sequence[Bad]], None] = lambda records, bad: None,
+) -> Iterator[Event]:
+    """SketchTaken statements of one partition, whose records come in offset order from the log's start."""
+    run: WindowPartition | None = None
+    for batch in records:
+        run = run or WindowPartition(task, codec, batch.partition, references)
+        said, bad = run.take(batch)
+        if bad:
+            on_bad(batch, bad)
+        yield from said
+
+
+def replay_windows(
+    bootstrap: str,
+    codec: Codec,
+    task: Task,
+    to: log.Offsets,
+    references: Mapping[str, Reference],
+    on_progress: Progress = lambda done, total: None,
+    on_said: OnSaid = lambda said: None,
+    threads: int = THREADS,
+) -> dict[int, WindowPartition]:
+    """Each partition that `to` names, up to its offset there; `on_said` gets what was due on the way.
+
+    It is called from several threads, one after the other. Raises LogUnavailable.
+    """
+    done = dict.fromkeys(to, 0)
+    total = sum(to.values())
+    lock = Lock()
+
+    def one(key: log.Partition) -> WindowPartition:
+        run = WindowPartition(task, codec, key[1], references)
+
+        def on_read(read: int, _: int) -> None:
+            with lock:
+                done[key] = read
+                on_progress(sum(done.values()), total)
+
+        for records in read_records(bootstrap, {}, {key: to[key]}, MAX_RECORDS, on_read):
+            said, _ = run.take(records)
+            if said:
+                with lock:
+                    on_said(said)
+        run.pass_over(to[key])
+        return run
+
+    with ThreadPoolExecutor(threads) as pool:
+        runs = list(pool.map(one, sorted(to)))
+    return {run.partition: run for run in runs}
+
+
+def verify_windows(
+    bootstrap: str,
+    codec: Codec,
+    tasks: Sequence[Task],
+    stated: Mapping[str, Event],
+    on_progress: Progress = lambda done, total: None,
+) -> list[Verdict]:
+    """Each partition's windows at the offsets of its newest StateHashed, beside what was stated."""
+    verdicts = []
+    for task in tasks:
+        mine = {
+            name: event.data
+            for name, event in stated.items()
+            if name.startswith(fold_name(task.name, 0)[:-1])
+        }
+        for models_offset, names in _by_models(mine).items():
+            references = References(bootstrap, codec)
+            references.refresh({(MODEL_VERSIONS, 0): models_offset})
+            offsets = {name: _offsets(mine[name]) for name in names}
+            topic = predictions_topic(task.name)
+            to = {k: v for found in offsets.values() for k, v in found.items() if k[0] == topic}
+            runs = replay_windows(bootstrap, codec, task, to, references.by_version, on_progress)
+            for name in names:
+                run = runs[int(name.rpartition("/")[2])]
+                live, replayed = mine[name]["sha256"], fingerprint(run.state)
+                verdicts.append(Verdict(name, live, replayed, offsets[name], run.events))
+    return verdicts
+
+
+def _offsets(data: Mapping[str, object]) -> log.Offsets:
+    entries = data["offsets"]
+    assert isinstance(entries, list)
+    return {(entry["topic"], entry["partition"]): entry["offset"] for entry in entries}
+
+
+def _by_models(stated: Mapping[str, Mapping[str, object]]) -> dict[int, list[str]]:
+    """Names by how far the models had been read when they were stated."""
+    groups: dict[int, list[str]] = {}
+    for name in sorted(stated):
+        groups.setdefault(_offsets(stated[name]).get((MODEL_VERSIONS, 0), 0), []).append(name)
+    return groups
