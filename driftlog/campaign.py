@@ -111,6 +111,7 @@ def run(seed: int, count: int, say: Callable[[str], None]) -> list[Check]:
     return [
         _nothing_lost(settings, load),
         *verify.check_folds(settings, codec, verify.all_folds(settings, tasks)),
+        *verify.check_windows(settings, codec, tasks),
         *verify.check_stores(settings, codec, tasks),
     ]
 

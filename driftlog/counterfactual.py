@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from infra.settings import Settings
@@ -38,7 +38,23 @@ class Counterfactual:
     """Per version that answered: what the log says and what `model` would have said."""
 
     model: str
+    events: int = 0
+    """Predictions and labels read."""
     by_version: dict[str, Tally] = field(default_factory=dict)
+
+    def summary(self) -> dict[str, float]:
+        """Its sums over all versions that answered, for machines."""
+        tallies = self.by_version.values()
+        labelled = sum(tally.labelled for tally in tallies)
+        numbers = {
+            "predictions": float(sum(tally.count for tally in tallies)),
+            "identical": float(sum(tally.identical for tally in tallies)),
+            "labelled": float(labelled),
+        }
+        if labelled:
+            numbers["log_loss_logged"] = sum(t.logged_loss for t in tallies) / labelled
+            numbers["log_loss_rescored"] = sum(t.other_loss for t in tallies) / labelled
+        return numbers
 
 
 def load_version(settings: Settings, registry: RegistryState, version: str) -> Scorer:
@@ -56,20 +72,30 @@ def rescore(
     only: Sequence[str] = (),
     limit: int | None = None,
     on_progress: Progress = lambda done, total: None,
+    to: log.Offsets | None = None,
+    keep: Callable[[Event], bool] = lambda event: True,
+    on_scored: Callable[[list[tuple[Event, float]]], None] = lambda scored: None,
 ) -> Counterfactual:
-    """Score every logged prediction of `task` (of the versions `only`, at most `limit`) with `scorer`."""
+    """Score every logged prediction of `task` (of the versions `only`, at most `limit`) with `scorer`.
+
+    The log is read up to the offsets `to`; events that `keep` refuses do not count. `on_scored` gets each
+    prediction with its other score, batch by batch.
+    """
     result = Counterfactual(version)
     join: LabelJoin[tuple[str, float, float]] = LabelJoin(task.label_delay_ms)
     count = 0
-    for batch in _batches(_events(settings, codec, task, on_progress)):
+    for batch in _batches(filter(keep, _events(settings, codec, task, to, on_progress))):
+        result.events += len(batch)
         asked = [e for e in batch if e.type == "PredictionMade"]
         asked = [e for e in asked if not only or e.data["model_version"] in only]
         if limit is not None:
             asked = asked[: max(0, limit - count)]
         count += len(asked)
         scores = scorer.score([e.data["features"] for e in asked])
+        scored = list(zip(asked, scores.tolist(), strict=True))
+        on_scored(scored)
         matches = []
-        for event, other in zip(asked, scores.tolist(), strict=True):
+        for event, other in scored:
             logged, answered = event.data["score"], event.data["model_version"]
             tally = result.by_version.setdefault(answered, Tally())
             tally.count += 1
@@ -90,10 +116,18 @@ def rescore(
     return result
 
 
-def _events(settings: Settings, codec: Codec, task: Task, on_progress: Progress) -> Iterator[Event]:
-    topics = [predictions_topic(task.name), labels_topic(task.name)]
+def topics_of(task: Task) -> list[str]:
+    """What is read to score a task's predictions again."""
+    return [predictions_topic(task.name), labels_topic(task.name)]
+
+
+def _events(
+    settings: Settings, codec: Codec, task: Task, to: log.Offsets | None, on_progress: Progress
+) -> Iterator[Event]:
     seen = Projector([])
-    for event in log.read(settings.bootstrap, codec, topics, on_progress=on_progress):
+    for event in log.read(
+        settings.bootstrap, codec, topics_of(task), to=to, on_progress=on_progress
+    ):
         if seen.fresh(event):
             yield event
 

@@ -144,6 +144,7 @@ def prove(settings: Settings, task: Task, tally: Tally, say: Say) -> Outcome:
     say("replaying the log and comparing every fold, ClickHouse and Redis")
     began = time.monotonic()
     outcome.checks += verify.check_folds(settings, codec, verify.all_folds(settings, [task]))
+    outcome.checks += verify.check_windows(settings, codec, [task])
     stores = verify.check_stores(settings, codec, [task])
     tables = [check for check in stores if check.name.startswith("history")]
     outcome.checks.append(_together("every topic in ClickHouse, id by id", tables))

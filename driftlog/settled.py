@@ -13,8 +13,9 @@ from confluent_kafka import KafkaException
 from infra.errors import InfraError
 from infra.settings import HOST, Settings
 from models.registry import Registry
+from schemas.catalogue import predictions_topic
 from streams import log
-from streams.app import CONTROL_GROUP, WORKER_GROUP
+from streams.app import CONTROL_GROUP, WINDOWS_GROUP, WORKER_GROUP
 from streams.fold import Fold
 from streams.folds import control_folds, worker_folds
 from streams.log import LogUnavailable
@@ -24,7 +25,7 @@ Lags = dict[str, int]
 
 
 def live_folds(settings: Settings, tasks: Sequence[Task]) -> dict[str, list[Fold]]:
-    """The folds that live services drive, by consumer group."""
+    """The folds that live services drive event by event, by consumer group (input windows: by column)."""
     return {
         WORKER_GROUP: worker_folds(tasks, settings.partitions),
         CONTROL_GROUP: [*control_folds(tasks, settings.partitions), Registry()],
@@ -32,11 +33,13 @@ def live_folds(settings: Settings, tasks: Sequence[Task]) -> dict[str, list[Fold
 
 
 def lags(settings: Settings, tasks: Sequence[Task]) -> Lags:
-    """Records that the history, the worker and the control plane have not finished; -1 where unknown."""
+    """Records that each reader has not finished; -1 where unknown."""
     found = {"history": history_lag(settings)}
     for group, driven in live_folds(settings, tasks).items():
         topics = sorted({topic for fold in driven for topic in fold.topics})
         found[group.removeprefix("driftlog-")] = _group_lag(settings, group, topics)
+    predictions = [predictions_topic(task.name) for task in tasks]
+    found["windows"] = _group_lag(settings, WINDOWS_GROUP, predictions)
     return found
 
 

@@ -122,6 +122,9 @@ def _policies(task: Task, found: _Found) -> None:
     found.real("drift.window_hours", drift.window_hours, 1 / 3_600)
     found.real("drift.grace_minutes", drift.grace_minutes, 0)
     found.whole("drift.bins", drift.bins, 2, 1_000)
+    multivariate: object = drift.multivariate
+    if type(multivariate) is not bool:
+        found.add("drift.multivariate", f"must be True or False, not {multivariate!r}")
     found.real("drift.alpha", drift.alpha, 0, 1, inner=True)
     found.real("drift.min_psi", drift.min_psi, 0)
     found.whole("drift.min_rows", drift.min_rows, 1)

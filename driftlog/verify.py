@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from consumers.history.tables import DATABASE, table_name
 from driftlog.settled import live_folds
@@ -11,11 +12,15 @@ from infra.clickhouse import server_address
 from infra.settings import Settings
 from schemas.codec import Codec
 from streams import log, replay
+from streams.divergence import diverged, statements
 from streams.features import FeatureFold
 from streams.fold import Fold, id_hash
-from streams.ledger import MASK, Ledger
+from streams.ledger import MASK, Ledger, LedgerState
 from streams.online import OnlineStore, content_fingerprint, expected_content
+from streams.side_by_side import Plan, rebuild_all
 from streams.task import Task
+from streams.window_hashes import fold_name
+from streams.window_replay import verify_windows
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +45,18 @@ def check_folds(
     folds: Sequence[Fold],
     on_progress: replay.Progress = lambda done, total: None,
 ) -> list[Check]:
-    """Each fold's newest StateHashed against a replay to the same offsets."""
+    """Each fold's newest StateHashed against a replay to the same offsets.
+
+    Where they differ, the words say between which records the live fold went wrong.
+    """
     verdicts = replay.verify(settings.bootstrap, codec, folds, on_progress)
-    checks = [
-        Check(v.fold, v.equal, v.replayed, v.live, f"at {sum(v.offsets.values()):,} records")
-        for v in verdicts
-    ]
+    known = {fold.name: fold for fold in folds}
+    checks = []
+    for verdict in verdicts:
+        detail = f"at {sum(verdict.offsets.values()):,} records"
+        if not verdict.equal:
+            detail += "; " + where_wrong(settings, codec, known[verdict.fold], on_progress)
+        checks.append(Check(verdict.fold, verdict.equal, verdict.replayed, verdict.live, detail))
     stated = {verdict.fold for verdict in verdicts}
     checks += [
         Check(fold.name, False, "a StateHashed event", "none", "has its service been running?")
@@ -55,30 +66,86 @@ def check_folds(
     return checks
 
 
-def check_stores(
+def check_windows(
     settings: Settings,
     codec: Codec,
     tasks: Sequence[Task],
     on_progress: replay.Progress = lambda done, total: None,
 ) -> list[Check]:
-    """ClickHouse and Redis against the end of the log, in one pass over it."""
+    """The input windows of each partition: the newest StateHashed against a replay of its payloads."""
+    stated = replay.stated_hashes(settings.bootstrap, codec)
+    verdicts = verify_windows(settings.bootstrap, codec, tasks, stated, on_progress)
+    checks = [
+        Check(v.fold, v.equal, v.replayed, v.live, f"at {sum(v.offsets.values()):,} records")
+        for v in verdicts
+    ]
+    there = {verdict.fold for verdict in verdicts}
+    names = [fold_name(task.name, p) for task in tasks for p in range(settings.partitions)]
+    checks += [
+        Check(name, False, "a StateHashed event", "none", "has a window worker been running?")
+        for name in names
+        if name not in there
+    ]
+    return checks
+
+
+def where_wrong(
+    settings: Settings,
+    codec: Codec,
+    fold: Fold,
+    on_progress: replay.Progress = lambda done, total: None,
+) -> str:
+    """In words: the tightest range of records within which a live fold left the way of the log."""
+    read = partial(log.read, settings.bootstrap, codec)
+    found = diverged(read, fold, statements(read, fold.name), on_progress)
+    if found is None:
+        return "its earlier statements agree with the log: a fold that heals, or another order of records"
+    return str(found)
+
+
+class PartitionedLedger(Ledger):
+    """A ledger whose topics may be counted by partition: counts and sums add up."""
+
+    def merge(self, states: Sequence[LedgerState]) -> LedgerState:
+        """The ledger of all partitions."""
+        merged = self.initial()
+        for state in states:
+            for topic, (count, total) in state.topics.items():
+                entry = merged.topics.setdefault(topic, [0, 0])
+                entry[0] += count
+                entry[1] = (entry[1] + total) & MASK
+        return merged
+
+
+def check_stores(
+    settings: Settings,
+    codec: Codec,  # noqa: ARG001 - each process connects its own
+    tasks: Sequence[Task],
+    on_progress: replay.Progress = lambda done, total: None,
+) -> list[Check]:
+    """ClickHouse and Redis against the end of the log, ledger and features side by side."""
     topics = [topic.name for topic in log.all_topics(settings, tasks)]
-    ledger = Ledger(topics)
+    ledger = PartitionedLedger(topics)
     features = {task.name: FeatureFold(task, settings.partitions) for task in tasks}
-    projector = replay.rebuild(
-        settings.bootstrap, codec, [ledger, *features.values()], on_progress=on_progress
+    plan = Plan(
+        settings.bootstrap,
+        lambda: log.connect_codec(settings, tasks),
+        replay.ends(settings.bootstrap, topics),
     )
-    checks = _check_history(settings, projector.states[ledger.name].topics, topics)
+    groups: list[list[Fold]] = [[ledger]]
+    groups += [[fold] for fold in features.values()]
+    found = rebuild_all(plan, groups, on_progress=on_progress)
+    checks = _check_history(settings, found.states[ledger.name].topics, topics)
     store = OnlineStore(settings.redis, tasks)
     for task, fold in features.items():
-        expected = expected_content(projector.states[fold.name])
-        found = store.content(task)
+        expected = expected_content(found.states[fold.name])
+        stored = store.content(task)
         checks.append(
             Check(
                 f"online features of {task}",
-                expected == found,
+                expected == stored,
                 content_fingerprint(expected),
-                content_fingerprint(found),
+                content_fingerprint(stored),
                 f"{len(expected):,} keys",
             )
         )

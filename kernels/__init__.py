@@ -1,5 +1,30 @@
-"""Drift statistics over histograms."""
+"""Drift's arithmetic: histograms, moments, and distances of histograms, on the right device."""
 
+from kernels.counting import tally
+from kernels.dispatch import accumulate, distances, histograms, js_rows, ks_rows, psi_rows, use
+from kernels.exact_moments import add_moments, mean_and_variance, no_ranges
+from kernels.moments import moments, no_moments
 from kernels.reference import bin_index, histogram, js, ks, psi
+from kernels.scores import Distances
 
-__all__ = ["bin_index", "histogram", "js", "ks", "psi"]
+__all__ = [
+    "Distances",
+    "accumulate",
+    "add_moments",
+    "bin_index",
+    "distances",
+    "histogram",
+    "histograms",
+    "js",
+    "js_rows",
+    "ks",
+    "ks_rows",
+    "mean_and_variance",
+    "moments",
+    "no_moments",
+    "no_ranges",
+    "psi",
+    "psi_rows",
+    "tally",
+    "use",
+]

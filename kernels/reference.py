@@ -13,6 +13,9 @@ from numpy.typing import ArrayLike, NDArray
 
 Counts = NDArray[np.int64]
 
+DECIMALS = 9
+"""Statistics are rounded before they enter the log, so that libraries' last bits do not."""
+
 
 def bin_index(x: ArrayLike, edges: ArrayLike) -> Counts:
     """Bin of each value, shape (n,): bin i holds `edges[i-1] <= x < edges[i]`; -1 for NaN.

@@ -28,7 +28,7 @@ from models.dataset import Dataset, golden_rows
 from models.gates import Losses, Verdict, judge, log_loss, metrics
 from models.recipes import CannotTrain, fit
 from models.scorer import Scorer
-from streams import reference
+from streams import components, derived, reference
 from streams.reference import Kind, build_reference
 from streams.task import DAY_MS, Task
 
@@ -132,7 +132,8 @@ def code_version() -> str:
     """SHA-256 (hex) over the sources of the modules that decide what comes out of a training."""
     digest = hashlib.sha256()
     this = sys.modules[__name__]
-    for module in (dataset, encoder, gates, onnx_graph, recipes, reference, this):
+    streams = components, derived, reference
+    for module in (dataset, encoder, gates, onnx_graph, recipes, *streams, this):
         digest.update(inspect.getsource(module).encode())
     return digest.hexdigest()
 
@@ -179,6 +180,7 @@ def _reference(task: Task, training: Dataset) -> list[dict[str, Any]]:
         held_out_scores(training, windows, lambda rows: _scorer(task, rows)),  # type: ignore[arg-type]
         windows.tolist(),
         task.drift,
+        training.labels,
     )
 
 

@@ -25,6 +25,8 @@ MODEL_VERSIONS = "driftlog.model_versions"
 DEPLOYMENTS = "driftlog.deployments"
 STATE_HASHES = "driftlog.state_hashes"
 FAULTS = "driftlog.faults"
+REPLAYS = "driftlog.replays"
+COUNTERFACTUALS = "driftlog.counterfactuals"
 DOCUMENTS = "driftlog.documents"
 AGENT_REQUESTS = "driftlog.agent_requests"
 AGENT_STEPS = "driftlog.agent_steps"
@@ -88,6 +90,8 @@ def system_topics() -> tuple[Topic, ...]:
         _topic(DEPLOYMENTS, "ModelPromoted", "PromotionRejected", "ModelRolledBack"),
         _topic(STATE_HASHES, "StateHashed", key="fold"),
         _topic(FAULTS, "FaultInjected", key="target"),
+        _topic(REPLAYS, "ReplayStarted", "ReplayFinished", key="replay_id"),
+        _topic(COUNTERFACTUALS, "PredictionRescored", "DecisionReplayed", key="replay_id"),
         _topic(DOCUMENTS, "DocumentAdded", key="document_id"),
         _topic(AGENT_REQUESTS, "QuestionAsked", key="event_id"),
         _topic(AGENT_STEPS, "AgentStepTaken", key="request_id"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -47,7 +48,14 @@ class Event:
 
 def derived_id(event_type: str, *cause: object) -> str:
     """UUIDv5 of what led to an event: a replay or a second try makes the same id."""
-    return str(uuid.uuid5(NAMESPACE, "|".join([event_type, *map(str, cause)])))
+    name = "|".join([event_type, *map(str, cause)])
+    digest = bytearray(
+        hashlib.sha1(NAMESPACE.bytes + name.encode(), usedforsecurity=False).digest()[:16]
+    )
+    digest[6] = digest[6] & 0x0F | 0x50  # uuid.uuid5 takes twice as long over the same
+    digest[8] = digest[8] & 0x3F | 0x80
+    found = digest.hex()
+    return f"{found[:8]}-{found[8:12]}-{found[12:16]}-{found[16:20]}-{found[20:]}"
 
 
 def derive(

@@ -20,6 +20,7 @@ from streams.task import Task
 
 logger = structlog.get_logger()
 WORKER_GROUP = "driftlog-worker"
+WINDOWS_GROUP = "driftlog-windows"
 CONTROL_GROUP = "driftlog-control"
 
 
@@ -65,7 +66,9 @@ def run_windows(settings: Settings, tasks: Sequence[Task], name: str, base_port:
         logger.warning("undecodable records", at=partition, count=len(bad), first=str(bad[0].error))
 
     codec = log.connect_codec(settings, tasks)
-    worker = WindowWorker(settings.bootstrap, codec, tasks, member=name, on_bad=on_bad)
+    worker = WindowWorker(
+        settings.bootstrap, codec, tasks, WINDOWS_GROUP, member=name, on_bad=on_bad
+    )
     taken = Gauge(
         "driftlog_windows_events", "Events summarised since the start.", ["topic", "partition"]
     )

@@ -39,6 +39,8 @@ class ControlPlane:
         self._codec = codec
         self._projector = projector
         self._lock = asyncio.Lock()
+        self._out: dict[str, Any] = {}
+        """Topics that were written to, by name."""
         self._hashed_events = -1
         self._moved_at = time.monotonic()
         self.app = faust.App(
@@ -95,13 +97,16 @@ class ControlPlane:
             self._moved_at = time.monotonic()
 
     async def _send(self, events: Sequence[Event]) -> None:
+        if not events:
+            return
+        values = await asyncio.to_thread(lambda: [self._codec.encode(event) for event in events])
         pending = []
-        for event in events:
-            value = await asyncio.to_thread(self._codec.encode, event)
-            sent = await self.app.topic(event.topic).send(
-                key=self._codec.key(event), value=value, headers=record_headers(event)
-            )
-            pending.append(sent)
+        for event, value in zip(events, values, strict=True):
+            topic = self._out.get(event.topic)
+            if topic is None:
+                topic = self._out[event.topic] = self.app.topic(event.topic)
+            key, headers = self._codec.key(event), record_headers(event)
+            pending.append(await topic.send(key=key, value=value, headers=headers))
         for sent in pending:
             await sent
 

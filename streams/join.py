@@ -8,6 +8,21 @@ from typing import Generic, TypeVar
 from streams.canonical import transient
 
 T = TypeVar("T")
+Key = str | bytes
+"""The id of a prediction: its text, or the 128 bits that stand for it."""
+
+
+@dataclass(slots=True)
+class Counts:
+    """What became of predictions and labels so far, apart from those that wait."""
+
+    matched: int = 0
+    unmatched: int = 0
+    """Predictions that aged out: no label came in time."""
+    unused: int = 0
+    """Labels that aged out: too late, a second one, or of a prediction that is not known."""
+    late: int = 0
+    """Labels that met their prediction too late; they are among those that age out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,28 +46,30 @@ class LabelJoin(Generic[T]):
     """
 
     delay_ms: int
-    predictions: dict[str, tuple[int, T]] = field(default_factory=dict)
-    labels: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
+    predictions: dict[Key, tuple[int, T]] = field(default_factory=dict)
+    labels: dict[Key, list[tuple[int, int]]] = field(default_factory=dict)
     """prediction id -> (time, label) in the order of their partition."""
-    late: int = transient(default=0)
+    counts: Counts = transient(default_factory=Counts)
 
-    def prediction(self, event_id: str, time: int, payload: T) -> Match[T] | None:
+    def prediction(self, event_id: Key, time: int, payload: T) -> Match[T] | None:
         """The match, if its label was waiting."""
         waiting = self.labels.get(event_id)
         if waiting and self._in_time(time, waiting[0][0]):
             label_time, label = waiting.pop(0)
             if not waiting:
                 del self.labels[event_id]
+            self.counts.matched += 1
             return Match(time, payload, label_time, label)
         self.predictions[event_id] = (time, payload)
         return None
 
-    def label(self, prediction_id: str, time: int, label: int) -> Match[T] | None:
+    def label(self, prediction_id: Key, time: int, label: int) -> Match[T] | None:
         """The match, if its prediction was waiting."""
         prediction = self.predictions.get(prediction_id)
         first = prediction_id not in self.labels
         if prediction is not None and first and self._in_time(prediction[0], time):
             del self.predictions[prediction_id]
+            self.counts.matched += 1
             return Match(*prediction, time, label)
         self.labels.setdefault(prediction_id, []).append((time, label))
         return None
@@ -66,10 +83,13 @@ class LabelJoin(Generic[T]):
             k for k, (time, _) in self.predictions.items() if time + self.delay_ms < labels_until
         ]:
             del self.predictions[key]
+            self.counts.unmatched += 1
         for key in [
             k for k, labels in self.labels.items() if any(t < predictions_until for t, _ in labels)
         ]:
-            kept = [label for label in self.labels[key] if label[0] >= predictions_until]
+            waiting = self.labels[key]
+            kept = [label for label in waiting if label[0] >= predictions_until]
+            self.counts.unused += len(waiting) - len(kept)
             if kept:
                 self.labels[key] = kept
             else:
@@ -77,5 +97,5 @@ class LabelJoin(Generic[T]):
 
     def _in_time(self, time: int, label_time: int) -> bool:
         in_time = label_time <= time + self.delay_ms
-        self.late += not in_time
+        self.counts.late += not in_time
         return in_time

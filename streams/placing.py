@@ -53,11 +53,23 @@ def place(
     table, stream_time, too_late = _place(
         time, version, stream_time, width, grace, kept, slot, before
     )
-    return Placed(slot, before, *table, int(stream_time), int(too_late))
+    version_, start, rows, late, first, last_late, lost = table
+    return Placed(
+        slot, before, version_, start, rows, late, first, last_late, lost, stream_time, too_late
+    )
 
 
 @compiled
-def _place(time, version, stream_time, width, grace, kept, slot, before):  # type: ignore[no-untyped-def]
+def _place(
+    time: Any,
+    version: Any,
+    stream_time: int,
+    width: int,
+    grace: int,
+    kept: int,
+    slot: Any,
+    before: Any,
+) -> Any:
     table = np.empty((7, 64), np.int64)
     heads = np.full(256, -1, np.int32)
     slots = 0
@@ -105,7 +117,7 @@ def _place(time, version, stream_time, width, grace, kept, slot, before):  # typ
 
 
 @compiled
-def _free(heads: Any, table: Any, code: int, start: int, width: int) -> int:
+def _free(heads: Any, table: Any, code: Any, start: Any, width: int) -> Any:
     """The place of (code, start) in the open-addressing table `heads`: its slot's, or an empty one."""
     mask = len(heads) - 1
     place = (start // width * 31 + code * 2_654_435_761) & mask

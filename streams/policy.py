@@ -20,7 +20,7 @@ from schemas.catalogue import (
 )
 from schemas.event import Event, derive
 from streams.canonical import transient
-from streams.task import HOUR_MS, Task
+from streams.task import HOUR_MS, LABEL, Task
 from streams.verdict import (
     DriftFacts,
     Measured,
@@ -113,6 +113,8 @@ class RetrainReactor:
 
     def _drifted(self, state: PolicyState, event: Event) -> None:
         data, start = event.data, event.data["window_start"]
+        if data["feature"] == LABEL:
+            return  # known late: performance, which is judged with it, has its own vote
         drift = state.drift.setdefault(data["model_version"], VersionDrift())
         if start <= drift.stated or self._given_up(state, start):
             return

@@ -9,18 +9,22 @@ from __future__ import annotations
 import math
 import statistics
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import chdtri
 
+from kernels import reference as exact
 from kernels.reference import bin_index, psi
+from streams import derived
 from streams.bins import Bins
-from streams.task import DriftPolicy
+from streams.components import transforms, watched
+from streams.task import LABEL, SCORE, DriftPolicy
 
 Kind = Literal["double", "string"]
+Values = Sequence[Any] | NDArray[Any]
 
 MAX_CATEGORIES = 200
 """Known categories of a column at most; rarer ones share the last bin with the unknown."""
@@ -28,8 +32,9 @@ MIN_WINDOWS = 5
 """Fewer windows say nothing about how far windows usually lie from the whole."""
 CONSTANT_GAP = 1e-6
 """Relative width of a constant's own bin: wide enough to survive single precision."""
-DECIMALS = 9
-"""Statistics are rounded before they enter the log, so that libraries' last bits do not."""
+FROM_LABELS = "label"
+"""Transform of the column that is counted from labels, not from predictions."""
+DECIMALS = exact.DECIMALS
 
 
 def build_reference(
@@ -38,23 +43,43 @@ def build_reference(
     scores: Sequence[float],
     window_of_row: Sequence[int],
     policy: DriftPolicy,
+    labels: Sequence[int] | NDArray[np.integer[Any]] | None = None,
 ) -> list[dict[str, Any]]:
-    """`ReferenceColumn`s of the columns, in order, then of 'score'. All columns have one entry per row.
+    """`ReferenceColumn`s of the columns, in order, of what is derived from them, of 'score', and of 'label'
+    (bins: 0 and 1) if there are `labels`. All have one entry per row.
 
     Numeric: edges at quantiles of the reference, so at most `policy.bins` bins; a constant c gets three
     bins (below, c, above), so that leaving it shows. Categories by falling frequency, ties by name.
     None and NaN are missing. `window_of_row`: number of each row's event-time window, for `swing`.
+    The coordinates of an embedding have no column of their own (see `DriftPolicy`).
     """
     windows = np.asarray(window_of_row, dtype=np.int64)
-    built = []
-    for name, values in [*columns.items(), ("score", scores)]:
-        if len(values) != len(windows):
+    for name, values in [*columns.items(), (SCORE, scores), (LABEL, labels)]:
+        if values is not None and len(values) != len(windows):
             raise ValueError(f"column {name}: {len(values)} values for {len(windows)} rows")
-        if name != "score" and kinds[name] == "string":
-            built.append(_category(name, values, windows, policy))
-        else:
-            built.append(_numeric(name, values, windows, policy))
+    own = watched(kinds, policy)
+    built = [
+        (_category if kinds[name] == "string" else _numeric)(name, values, windows, policy)
+        for name, values in columns.items()
+        if name in own
+    ]
+    built += _derived(columns, kinds, windows, policy)
+    built.append(_numeric(SCORE, scores, windows, policy))
+    if labels is not None:
+        index = np.asarray(labels, dtype=np.int64)
+        labelled = _column(LABEL, index, 2, windows, policy, edges=[0.5])
+        built.append({**labelled, "transform": FROM_LABELS})
     return built
+
+
+def input_columns(reference: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The columns of a reference that windows of predictions are summarised in, in order."""
+    return [column for column in reference if column.get("transform") != FROM_LABELS]
+
+
+def label_column(reference: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The column of the labels, if the reference has one."""
+    return next((c for c in reference if c.get("transform") == FROM_LABELS), None)
 
 
 def histogram_with_missing(column: Mapping[str, Any]) -> list[int]:
@@ -74,14 +99,55 @@ def psi_threshold(
     """
     if n <= 0 or m <= 0:
         return math.inf
+    chance = chance_quantile(reference_column, n_columns, policy)
+    return threshold_from(chance, m, float(reference_column["swing"]), n, policy)
+
+
+def chance_quantile(
+    reference_column: Mapping[str, Any], n_columns: int, policy: DriftPolicy
+) -> float:
+    """chi2.ppf(1 - alpha / n_columns, B - 1), B being the bins that the reference fills."""
     filled = sum(count > 0 for count in histogram_with_missing(reference_column))
-    chance = float(chdtri(max(1, filled - 1), policy.alpha / max(1, n_columns)))
-    swing = float(reference_column["swing"])
+    return float(chdtri(max(1, filled - 1), policy.alpha / max(1, n_columns)))
+
+
+def threshold_from(chance: float, m: int, swing: float, n: int, policy: DriftPolicy) -> float:
+    """`psi_threshold`, given the reference's `chance_quantile`, its `m` rows and its swing."""
     return round(max(policy.min_psi, chance * (1 / n + 1 / m), swing), DECIMALS)
 
 
+def _derived(
+    columns: Mapping[str, Sequence[Any]],
+    kinds: Mapping[str, Kind],
+    windows: NDArray[np.int64],
+    policy: DriftPolicy,
+) -> list[dict[str, Any]]:
+    """Derived columns: fitted to every other window, their bins and counts taken from the rest.
+
+    Rows that the components were fitted to lie closer to them than rows to come. A reference of a single
+    window gives every other row instead.
+    """
+    if not (policy.groups or policy.multivariate or policy.embeddings):
+        return []
+    numeric = {
+        name: np.asarray(values, dtype=np.float64)
+        for name, values in columns.items()
+        if kinds[name] == "double"
+    }
+    order = np.unique(windows, return_inverse=True)[1]
+    fitted = (order if order.max(initial=0) > 0 else np.arange(len(windows))) % 2 == 0
+    described = transforms({n: x[fitted] for n, x in numeric.items()}, kinds, policy)
+    made = derived.from_reference(described)
+    assert made is not None
+    rest = made.columns({name: numeric[name][~fitted] for name in made.inputs})
+    return [
+        {**_numeric(column["name"], rest[column["name"]], windows[~fitted], policy), **column}
+        for column in described
+    ]
+
+
 def _numeric(
-    name: str, values: Sequence[Any], windows: NDArray[np.int64], policy: DriftPolicy
+    name: str, values: Values, windows: NDArray[np.int64], policy: DriftPolicy
 ) -> dict[str, Any]:
     x = np.asarray(values, dtype=np.float64)  # None becomes NaN
     edges = _edges(x[np.isfinite(x)], policy.bins)
@@ -100,7 +166,7 @@ def _edges(x: NDArray[np.float64], bins: int) -> list[float]:
 
 
 def _category(
-    name: str, values: Sequence[Any], windows: NDArray[np.int64], policy: DriftPolicy
+    name: str, values: Values, windows: NDArray[np.int64], policy: DriftPolicy
 ) -> dict[str, Any]:
     known = Counter(value for value in values if value is not None and value == value)
     ranked = sorted(known, key=lambda category: (-known[category], category))[:MAX_CATEGORIES]

@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from confluent_kafka import KafkaException, TopicCollection
+from confluent_kafka.admin import AdminClient
 
 from schemas.catalogue import STATE_HASHES
 from schemas.codec import Codec
 from schemas.event import Event
-from streams import log
-from streams.fold import Fold, Projector
+from streams import checkpoint, log
+from streams.checkpoint import CountingProjector
+from streams.fold import Fold
 
 BATCH = 5_000
 Progress = Callable[[int, int], None]
+
+
+class Reader(Protocol):
+    """`streams.log.read` without its first two arguments: every event of `topics` from `start` up to `to`."""
+
+    def __call__(
+        self,
+        topics: Sequence[str],
+        to: Mapping[log.Partition, int] | None = None,
+        start: Mapping[log.Partition, int] | None = None,
+    ) -> Iterator[Event]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,28 +47,105 @@ class Verdict:
         return self.live == self.replayed
 
 
+@dataclass(frozen=True, slots=True)
+class Until:
+    """Which part of the log counts; both times in ms, None for all of it.
+
+    `event_time`: only what happened by then, whenever it was recorded ("as of now"). `recorded`: only
+    what had been recorded by then, whenever it happened ("as known then").
+    """
+
+    event_time: int | None = None
+    recorded: int | None = None
+
+    def __call__(self, event: Event) -> bool:
+        if self.event_time is not None and event.time > self.event_time:
+            return False
+        return self.recorded is None or event.recorded_ms <= self.recorded
+
+    def __bool__(self) -> bool:
+        """True if anything may be left out."""
+        return self.event_time is not None or self.recorded is not None
+
+
 def rebuild(
     bootstrap: str,
     codec: Codec,
     folds: Sequence[Fold],
     to: log.Offsets | None = None,
-    keep: Callable[[Event], bool] = lambda event: True,
+    keep: Callable[[Event], bool] | None = None,
     on_progress: Progress = lambda done, total: None,
-) -> Projector:
+    checkpoints: Path | None = None,
+    say: Callable[[str], None] = checkpoint.warn,
+    on_start: Callable[[CountingProjector], None] = lambda projector: None,
+) -> CountingProjector:
     """Fold the log up to the offsets `to` (default: its end), only events that `keep` lets through.
 
-    Raises LogUnavailable.
+    With a folder of `checkpoints` the newest that fits saves its part of the way; `say` is told about those
+    that ought to fit and do not. A `keep` makes another state, so nothing is taken from there. `on_start`
+    gets what it begins with. Raises LogUnavailable.
     """
-    projector = Projector(folds)
+    projector = None
+    if checkpoints is not None and keep is None:
+        projector = _from_checkpoint(bootstrap, folds, checkpoints, to, say)
+    if projector is None:
+        projector = CountingProjector(folds)
+    on_start(projector)
+    start = dict(projector.offsets)
     batch: list[Event] = []
-    for event in log.read(bootstrap, codec, projector.topics, to=to, on_progress=on_progress):
-        if keep(event):
+    for event in log.read(
+        bootstrap, codec, projector.topics, to=to, start=start, on_progress=on_progress
+    ):
+        if keep is None or keep(event):
             batch.append(event)
         if len(batch) == BATCH:
             projector.feed(batch)
             batch.clear()
     projector.feed(batch)
     return projector
+
+
+def _from_checkpoint(
+    bootstrap: str,
+    folds: Sequence[Fold],
+    folder: Path,
+    to: log.Offsets | None,
+    say: Callable[[str], None],
+) -> CountingProjector | None:
+    if not any(folder.glob(f"*{checkpoint.SUFFIX}")):
+        return None
+    topics = topics_of(folds)
+    ids = topic_ids(bootstrap, topics)
+    return checkpoint.newest(folds, folder, to, ends(bootstrap, topics), ids, say)
+
+
+def topics_of(folds: Sequence[Fold]) -> list[str]:
+    return sorted({topic for fold in folds for topic in fold.topics})
+
+
+def ends(bootstrap: str, topics: Sequence[str]) -> log.Offsets:
+    """The next offset to be written in each partition of the topics that exist; raises LogUnavailable."""
+    consumer = log.make_consumer(bootstrap)
+    try:
+        return log.end_offsets(consumer, log.partitions_of(consumer, topics))
+    finally:
+        consumer.close()
+
+
+def topic_ids(bootstrap: str, topics: Sequence[str]) -> dict[str, str]:
+    """Kafka's ids of the topics that exist: one that was deleted and made again has a new one."""
+    if not topics:
+        return {}
+    admin = AdminClient({**log.CLIENT_SETTINGS, "bootstrap.servers": bootstrap})
+    found = {}
+    for name, future in admin.describe_topics(
+        TopicCollection(list(topics)), request_timeout=10.0
+    ).items():
+        try:
+            found[name] = str(future.result().topic_id)
+        except KafkaException:  # no such topic yet, or no broker: who reads it will say so
+            continue
+    return found
 
 
 def stated_hashes(bootstrap: str, codec: Codec) -> dict[str, Event]:
@@ -63,13 +157,21 @@ def stated_hashes(bootstrap: str, codec: Codec) -> dict[str, Event]:
     }
 
 
+def stated_offsets(event: Event) -> log.Offsets:
+    """The offsets of a StateHashed: everything before them had been applied."""
+    return {(at["topic"], at["partition"]): at["offset"] for at in event.data["offsets"]}
+
+
 def verify(
     bootstrap: str,
     codec: Codec,
     folds: Sequence[Fold],
     on_progress: Progress = lambda done, total: None,
 ) -> list[Verdict]:
-    """Rebuild each fold to the offsets of its newest live hash and compare; folds without one are absent."""
+    """Rebuild each fold to the offsets of its newest live hash and compare; folds without one are absent.
+
+    From zero: a proof takes nothing from a checkpoint.
+    """
     stated = stated_hashes(bootstrap, codec)
     verdicts = []
     for offsets, group in _by_offsets(folds, stated):
@@ -90,10 +192,7 @@ def _by_offsets(
     for fold in folds:
         if fold.name not in stated:
             continue
-        offsets = {
-            (entry["topic"], entry["partition"]): entry["offset"]
-            for entry in stated[fold.name].data["offsets"]
-        }
+        offsets = stated_offsets(stated[fold.name])
         for shared, group in groups:
             same = {topic for topic, _ in shared} & {topic for topic, _ in offsets}
             if {k: v for k, v in shared.items() if k[0] in same} == {

@@ -2,7 +2,7 @@
 
 Sketches and model versions are read independently, so a window may be complete before its model is known;
 it is then judged when the model comes. What is judged, and with which numbers, follows from the order
-of the sketches alone.
+of the sketches alone. All columns that a batch of events makes due are measured in one call.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import add
 from typing import Any
 
 from schemas.catalogue import (
@@ -21,10 +22,11 @@ from schemas.catalogue import (
 )
 from schemas.event import Event, derive
 from streams.canonical import transient
-from streams.drift import score_drift
+from streams.drift import Drift, Yardstick, compare
 from streams.performance import change_detected, measure
-from streams.quality import share_failures, volume_failure
-from streams.task import Task
+from streams.quality import TOLERATED_SHARE, share_failures, volume_failure
+from streams.reference import input_columns, label_column
+from streams.task import SCORE, Task
 
 KEPT_WINDOWS = 32
 """A judged window is forgotten this many windows after it: a sketch that late changes nothing."""
@@ -40,9 +42,12 @@ MIN_VOLUME_WINDOWS = 3
 class Model:
     """What scoring needs of a ModelRegistered."""
 
-    reference: list[dict[str, Any]]
+    reference: list[Mapping[str, Any]]
+    """Of the inputs; the score is the last."""
     reference_count: int
     expected_log_loss: float | None
+    label: Mapping[str, Any] | None = None
+    """The reference of the labels."""
 
 
 @dataclass(slots=True)
@@ -95,12 +100,29 @@ class ScoringState:
     """What the last applied batch makes known."""
 
 
+@dataclass(slots=True)
+class Comparison:
+    """Histograms of one window that wait to be measured, and what is to be said about them."""
+
+    yardstick: Yardstick
+    reference: Sequence[Mapping[str, Any]]
+    histograms: list[list[int]]
+    """Per column of the reference, the missing as one more bin."""
+    unseen: list[int]
+    reference_count: int
+    about: dict[str, Any]
+    """Fields that all events about the window share."""
+    failures: list[str] | None = None
+    """What is wrong with the window so far; None if its quality is not to be reported."""
+
+
 class Scoring:
     """Reactor: SketchTaken + ModelRegistered -> DriftScored, QualityChecked, PerformanceMeasured.
 
     A window of inputs is judged when each of `partitions` partitions has stated it or a later window, or
     the furthest one is two windows ahead (an idle partition holds nobody up). Later statements about
     a judged window restate it with a higher revision. 'score' is the last DriftScored of each statement.
+    The drift of the labels is known with the performance, a label delay later.
     """
 
     topics = (SKETCHES, MODEL_VERSIONS)
@@ -110,84 +132,103 @@ class Scoring:
         self.name = f"{task.name}.scoring"
         self._partitions = partitions
         self._width = task.window_ms
+        self._yardsticks: dict[tuple[str, bool], tuple[object, Yardstick]] = {}
 
     def initial(self) -> ScoringState:
         return ScoringState()
 
     def apply(self, state: ScoringState, batch: Sequence[Event]) -> ScoringState:
-        state.due = []
+        due: list[Event | Comparison] = []
         for event in batch:
             if event.data["task"] != self.task.name:
                 continue
             if event.topic == MODEL_VERSIONS:
-                self._registered(state, event)
+                self._registered(state, event, due)
             elif event.data["kind"] == "inputs":
-                self._stated(state, event)
+                self._stated(state, event, due)
             elif event.data["kind"] == "outcomes":
-                self._labelled(state, event)
+                self._labelled(state, event, due)
+        state.due = self._said(due) if due else []
         return state
 
     def react(self, state: ScoringState, event: Event) -> list[Event]:  # noqa: ARG002
         return state.due
 
-    def _registered(self, state: ScoringState, event: Event) -> None:
+    def _registered(self, state: ScoringState, event: Event, due: list[Event | Comparison]) -> None:
         data, name = event.data, event.data["model_version"]
         if name in state.models:
             return
-        reference = sorted(data["reference"], key=lambda column: column["name"] == "score")
+        reference = input_columns(data["reference"])
+        reference.sort(key=lambda column: column["name"] == SCORE)
         expected = data["metrics"].get("log_loss")
-        state.models[name] = Model(reference, data["reference_count"], expected)
+        label = label_column(data["reference"])
+        state.models[name] = Model(reference, data["reference_count"], expected, label)
         version = state.versions.get(name)
         if version is None:
             return
         for start in sorted(version.inputs):
             if version.inputs[start].complete:
-                self._judge(state, name, start)
+                self._judge(state, name, start, due)
         for sketch in version.waiting:
-            self._measure(state, version, name, sketch)
+            self._measure(state, version, name, sketch, due)
         version.waiting.clear()
         self._forget(state)
 
-    def _stated(self, state: ScoringState, event: Event) -> None:
+    def _stated(self, state: ScoringState, event: Event, due: list[Event | Comparison]) -> None:
         data, start = event.data, event.data["window_start"]
+        name, partition = data["model_version"], data["partition"]
         if start < self._horizon(state):
             return
-        version = state.versions.setdefault(data["model_version"], Version())
+        version = state.versions.setdefault(name, Version())
         window = version.inputs.setdefault(start, InputWindow(data["window_end"]))
-        known = window.parts.get(data["partition"])
+        known = window.parts.get(partition)
         if known is not None and known.revision >= data["revision"]:
             return
-        window.parts[data["partition"]] = _part(data)
+        window.parts[partition] = _part(data)
         before = known.count if known is not None else 0
         state.volumes[start] = state.volumes.get(start, 0) + data["count"] - before
-        state.progress[data["partition"]] = max(start, state.progress.get(data["partition"], start))
-        due = self._completed(state)
+        advanced = start > state.progress.get(partition, -1)
+        if advanced:
+            state.progress[partition] = start
+        complete = self._completed(state, None if advanced else (start, name))
         if window.complete:
             window.stragglers += known is None
-            due.append((start, data["model_version"]))
-        for at, name in sorted(due):
-            judged = state.versions[name].inputs[at]
+            complete.append((start, name))
+        for at, which in sorted(complete):
+            judged = state.versions[which].inputs[at]
             judged.complete = True
             judged.cause = event.id
             judged.volume = state.volumes[at], self._usual_volume(state, at)
-            if name in state.models:
-                self._judge(state, name, at)
-        self._forget(state)
+            if which in state.models:
+                self._judge(state, which, at, due)
+        if advanced or len(version.inputs) > WAITING_WINDOWS:
+            self._forget(state)
 
-    def _completed(self, state: ScoringState) -> list[tuple[int, str]]:
-        """Windows that every partition is done with and that were not complete so far."""
+    def _completed(
+        self, state: ScoringState, only: tuple[int, str] | None
+    ) -> list[tuple[int, str]]:
+        """Windows that every partition is done with and that were not complete so far.
+
+        `only`: the one window that can be such, if no partition went on to a later one.
+        """
         furthest = max(state.progress.values())
+        if only is None:
+            windows = [
+                (start, name, window)
+                for name, version in state.versions.items()
+                for start, window in version.inputs.items()
+                if not window.complete
+            ]
+        else:
+            window = state.versions[only[1]].inputs[only[0]]
+            windows = [] if window.complete else [(*only, window)]
         return [
             (start, name)
-            for name, version in state.versions.items()
-            for start, window in version.inputs.items()
-            if not window.complete
-            and (
-                furthest >= start + 2 * self._width
-                or all(
-                    partition in window.parts or state.progress.get(partition, -1) > start
-                    for partition in range(self._partitions)
-                )
+            for start, name, window in windows
+            if furthest >= start + 2 * self._width
+            or all(
+                partition in window.parts or state.progress.get(partition, -1) > start
+                for partition in range(self._partitions)
             )
         ]
 
@@ -199,15 +240,15 @@ class Scoring:
         ]
         return statistics.median(earlier) if len(earlier) >= MIN_VOLUME_WINDOWS else None
 
-    def _judge(self, state: ScoringState, name: str, start: int) -> None:
+    def _judge(
+        self, state: ScoringState, name: str, start: int, due: list[Event | Comparison]
+    ) -> None:
         model, window = state.models[name], state.versions[name].inputs[start]
         if not model.reference:
             return
-        policy, n_columns = self.task.drift, len(model.reference)
-        columns, failures = _merge(model, window)
+        histograms, unseen, failures = _merge(model, window)
         volume = volume_failure(*window.volume)
-        failures = [volume, *failures] if volume else failures
-        about: dict[str, Any] = {
+        about = {
             "time": window.end,
             "caused_by": window.cause,
             "task": self.task.name,
@@ -217,71 +258,135 @@ class Scoring:
             "revision": window.revision,
             "count": sum(part.count for part in window.parts.values()),
         }
-        cause = self.task.name, name, start
-        for reference, column in zip(model.reference, columns, strict=True):
-            drift = score_drift(reference, column, n_columns, policy)
-            failures += share_failures(reference, column, n_columns, policy)
-            feature = reference["name"]
-            state.due.append(
-                derive(
-                    DRIFT_SCORES,
-                    "DriftScored",
-                    *(*cause, feature, window.revision),
-                    **about,
-                    feature=feature,
-                    reference_count=model.reference_count,
-                    psi=drift.psi,
-                    ks=drift.ks,
-                    js=drift.js,
-                    threshold=drift.threshold,
-                    drifted=drift.drifted,
-                )
+        due.append(
+            Comparison(
+                self._yardstick(name, model, model.reference),
+                model.reference,
+                histograms,
+                unseen,
+                model.reference_count,
+                about,
+                [volume, *failures] if volume else failures,
             )
-        state.due.append(
+        )
+
+    def _yardstick(
+        self, name: str, model: Model, reference: Sequence[Mapping[str, Any]]
+    ) -> Yardstick:
+        """Of these columns, which belong to the model: made once (the state may change, they do not)."""
+        key = name, reference is model.reference
+        known = self._yardsticks.get(key)
+        if known is None or known[0] is not model:
+            n_columns = len(model.reference) + (model.label is not None)
+            known = model, Yardstick(reference, n_columns, self.task.drift)
+            self._yardsticks[key] = known
+        return known[1]
+
+    def _said(self, due: Sequence[Event | Comparison]) -> list[Event]:
+        """What is due as events, in order, with everything that is to be measured measured."""
+        waiting = [one for one in due if isinstance(one, Comparison)]
+        windows = [(one.yardstick, one.histograms) for one in waiting]
+        measured = iter(compare(windows, self.task.drift))
+        said: list[Event] = []
+        for one in due:
+            if isinstance(one, Comparison):
+                said += self._verdict(one, next(measured))
+            else:
+                said.append(one)
+        return said
+
+    def _verdict(self, window: Comparison, drifts: Sequence[Drift]) -> list[Event]:
+        about = window.about
+        cause = self.task.name, about["model_version"], about["window_start"]
+        said = [
+            derive(
+                DRIFT_SCORES,
+                "DriftScored",
+                *(*cause, reference["name"], about["revision"]),
+                **about,
+                feature=reference["name"],
+                reference_count=window.reference_count,
+                psi=drift.psi,
+                ks=drift.ks,
+                js=drift.js,
+                threshold=drift.threshold,
+                drifted=drift.drifted,
+            )
+            for reference, drift in zip(window.reference, drifts, strict=True)
+        ]
+        if window.failures is None:
+            return said
+        failures = window.failures + self._share_failures(window)
+        said.append(
             derive(
                 QUALITY_REPORTS,
                 "QualityChecked",
-                *(*cause, window.revision),
+                *(*cause, about["revision"]),
                 **about,
                 passed=not failures,
                 failures=failures,
             )
         )
+        return said
 
-    def _labelled(self, state: ScoringState, event: Event) -> None:
+    def _share_failures(self, window: Comparison) -> list[str]:
+        failures = []
+        n_columns = len(window.reference)
+        for reference, histogram, unseen in zip(
+            window.reference, window.histograms, window.unseen, strict=True
+        ):
+            missing = histogram[-1]
+            if max(missing, unseen) > TOLERATED_SHARE * sum(
+                histogram
+            ):  # else no share is too large
+                column = {"counts": histogram[:-1], "missing": missing, "unseen": unseen}
+                failures += share_failures(reference, column, n_columns, self.task.drift)
+        return failures
+
+    def _labelled(self, state: ScoringState, event: Event, due: list[Event | Comparison]) -> None:
         name = event.data["model_version"]
         version = state.versions.setdefault(name, Version())
         if name in state.models:
-            self._measure(state, version, name, event.data)
+            self._measure(state, version, name, event.data, due)
         else:
             version.waiting.append(dict(event.data))
             del version.waiting[:-WAITING_WINDOWS]
 
     def _measure(
-        self, state: ScoringState, version: Version, name: str, sketch: Mapping[str, Any]
+        self,
+        state: ScoringState,
+        version: Version,
+        name: str,
+        sketch: Mapping[str, Any],
+        due: list[Event | Comparison],
     ) -> None:
         start, revision = sketch["window_start"], sketch["revision"]
         if version.pressures.get(start, (-1, None))[0] >= revision:
             return
-        measured = measure(sketch, state.models[name].expected_log_loss, self.task)
+        model = state.models[name]
+        measured = measure(sketch, model.expected_log_loss, self.task)
         version.pressures[start] = revision, measured.pressure
         history = [version.pressures[at][1] for at in sorted(version.pressures) if at <= start]
         for at in sorted(version.pressures)[:-LOSSES]:
             del version.pressures[at]
-        state.due.append(
+        labels = {column["name"]: sum(column["counts"]) for column in sketch["columns"]}
+        about = {
+            "time": sketch["window_end"] + self.task.label_delay_ms,
+            "caused_by": sketch["event_id"],
+            "task": self.task.name,
+            "model_version": name,
+            "window_start": start,
+            "window_end": sketch["window_end"],
+            "revision": revision,
+        }
+        due.append(
             derive(
                 PERFORMANCE_SCORES,
                 "PerformanceMeasured",
                 *(self.task.name, name, start, revision),
-                time=sketch["window_end"] + self.task.label_delay_ms,
-                caused_by=sketch["event_id"],
-                task=self.task.name,
-                model_version=name,
-                window_start=start,
-                window_end=sketch["window_end"],
-                revision=revision,
+                **about,
                 count=sketch["count"],
-                labelled=sum(sum(column["counts"]) for column in sketch["columns"]),
+                labelled=sum(labels.values()),
                 positive_rate=measured.positive_rate,
                 mean_score=measured.mean_score,
                 log_loss=measured.log_loss,
@@ -295,6 +400,19 @@ class Scoring:
                 and change_detected([pressure for pressure in history if pressure is not None]),
             )
         )
+        if model.label is not None:
+            histogram = [labels["score|0"], labels["score|1"], 0]
+            reference = [model.label]
+            due.append(
+                Comparison(
+                    self._yardstick(name, model, reference),
+                    reference,
+                    [histogram],
+                    [0],
+                    model.reference_count,
+                    {**about, "count": sum(histogram)},
+                )
+            )
 
     def _horizon(self, state: ScoringState) -> int:
         """Start of the oldest window that can still be restated."""
@@ -321,22 +439,27 @@ def _part(data: Mapping[str, Any]) -> Part:
     )
 
 
-def _merge(model: Model, window: InputWindow) -> tuple[list[dict[str, Any]], list[str]]:
-    """One ColumnSketch per reference column, summed over partitions; a line per part that does not fit."""
-    columns, failures = [], []
+def _merge(model: Model, window: InputWindow) -> tuple[list[list[int]], list[int], list[str]]:
+    """Per reference column: counts and missing, summed over partitions; the unseen. And what does not fit."""
+    histograms, unseen_of, failures = [], [], []
+    parts = [(partition, window.parts[partition].columns) for partition in sorted(window.parts)]
     for reference in model.reference:
         name, size = reference["name"], len(reference["counts"])
-        merged = {"name": name, "counts": [0] * size, "missing": 0, "unseen": 0}
-        for partition in sorted(window.parts):
-            counts, missing, unseen = window.parts[partition].columns.get(name, ([], 0, 0))
+        merged: list[int] = []
+        total = all_unseen = 0
+        for partition, columns in parts:
+            counts, missing, unseen = columns.get(name, ([], 0, 0))
             if len(counts) != size:
                 failures.append(
                     f"{name}: partition {partition} was summarised in {len(counts)} bins,"
                     f" the reference has {size}"
                 )
                 continue
-            merged["counts"] = [a + b for a, b in zip(merged["counts"], counts, strict=True)]
-            merged["missing"] += missing
-            merged["unseen"] += unseen
-        columns.append(merged)
-    return columns, failures
+            merged = list(map(add, merged, counts)) if merged else counts[:]
+            total += missing
+            all_unseen += unseen
+        merged = merged or [0] * size
+        merged.append(total)
+        histograms.append(merged)
+        unseen_of.append(all_unseen)
+    return histograms, unseen_of, failures

@@ -17,6 +17,15 @@ DAY_MS = 24 * HOUR_MS
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
 
 
+SCORE = "score"
+"""Name of the prediction among the columns whose drift is watched."""
+LABEL = "label"
+"""Name of the truth among them."""
+RESERVED = frozenset({SCORE, LABEL, "event_id", "event_time"})
+MULTIVARIATE = "multivariate"
+"""Name of the group of all numeric features."""
+
+
 class TaskError(ValueError):
     """A Task that cannot work; the message says what to change."""
 
@@ -85,14 +94,23 @@ class DriftPolicy:
 
     `alpha` is the chance of a false alarm per window over all columns together; `min_psi` the least
     PSI that matters, however many rows prove it; windows of fewer than `min_rows` are not judged.
+
+    `groups` (name -> numeric features) are watched together, too: column '<name>.error', how far rows lie
+    from the reference's principal components, shows a correlation that changes while every feature keeps
+    its distribution. `multivariate` makes one such group, 'multivariate', of all numeric features.
+    `embeddings` (name -> its coordinates, numeric features) are watched by '<name>.distance' (cosine, to
+    the reference's centroid) and '<name>.error' alone: a single coordinate means nothing.
     """
 
-    window_hours: int = 24
-    grace_minutes: int = 60
+    window_hours: float = 24
+    grace_minutes: float = 60
     bins: int = 10
     alpha: float = 0.01
     min_psi: float = 0.1
     min_rows: int = 100
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    multivariate: bool = False
+    embeddings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +217,7 @@ class Task:
                 raise TaskError(f"task {self.name}: feature name {name!r}: use a-z, 0-9 and _")
             if names.count(name) > 1:
                 raise TaskError(f"task {self.name}: feature {name!r} is declared twice")
-            if name in ("score", "event_id", "event_time"):
+            if name in RESERVED:
                 raise TaskError(f"task {self.name}: feature name {name!r} is reserved")
         for feature in self.features:
             by: object = feature.by if isinstance(feature, Rate) else ()
@@ -213,6 +231,8 @@ class Task:
                         f"task {self.name}: {feature.name} is looked up by {key!r},"
                         " which is no Numeric or Category feature of the task"
                     )
+        if isinstance(self.drift, DriftPolicy):  # else `task check` says so
+            _check_groups(self.name, self.drift, self.vector)
 
     @property
     def given(self) -> tuple[str, ...]:
@@ -230,7 +250,11 @@ class Task:
 
     @property
     def window_ms(self) -> int:
-        return self.drift.window_hours * HOUR_MS
+        return round(self.drift.window_hours * HOUR_MS)
+
+    @property
+    def grace_ms(self) -> int:
+        return round(self.drift.grace_minutes * 60_000)
 
     @property
     def label_delay_ms(self) -> int:
@@ -239,6 +263,38 @@ class Task:
     def topics(self, partitions: int = 4) -> tuple[Topic, ...]:
         """`<task>.predictions`, `.labels`, `.features`, with schemas derived from the features."""
         return task_topics(self.name, self.vector, self.observed_values, partitions)
+
+
+def _check_groups(task: str, policy: DriftPolicy, vector: Mapping[str, str]) -> None:
+    """Raises TaskError for groups or embeddings that cannot be watched together."""
+    taken = {MULTIVARIATE} if policy.multivariate else set()
+    for kind, groups in (("groups", policy.groups), ("embeddings", policy.embeddings)):
+        if not isinstance(groups, Mapping):
+            raise TaskError(
+                f"task {task}: drift.{kind}: {groups!r} is no mapping: write {{'name': ('a', 'b')}}"
+            )
+        for name, members in groups.items():
+            where = f"task {task}: drift.{kind}: {name!r}"
+            if not isinstance(name, str) or not _NAME.fullmatch(name):
+                raise TaskError(f"{where}: a name of a group: use a-z, 0-9 and _")
+            if name in taken:
+                raise TaskError(f"{where} names two groups: each needs a name of its own")
+            taken.add(name)
+            letters: object = members
+            if isinstance(letters, str):  # it would be read letter by letter
+                raise TaskError(f"{where}: {members!r} is text, not a tuple of features")
+            for member in members:
+                if vector.get(member) != "double":
+                    raise TaskError(f"{where}: {member!r} is no numeric feature of the task")
+            if len(set(members)) != len(members) or len(members) < 2:
+                raise TaskError(f"{where}: needs two or more features, each once")
+    coordinates = {member for members in policy.embeddings.values() for member in members}
+    numeric = {name for name, kind in vector.items() if kind == "double"} - coordinates
+    if policy.multivariate and len(numeric) < 2:
+        raise TaskError(
+            f"task {task}: drift.multivariate: needs two or more numeric features that are not of an"
+            " embedding; leave it out"
+        )
 
 
 def _keys(feature: Feature) -> tuple[str, ...]:

@@ -95,7 +95,11 @@ class ModelBins:
         ranges = kernels.no_ranges(len(tallies) * len(self.columns)).reshape(*missing.shape, 2)
         more: Mapping[str, NDArray[np.float64]] = {}
         if self._derived:
-            more = self._derived.columns({n: data[f"features.{n}"] for n in self._derived.inputs})
+            absent_column = np.full(len(slot), np.nan)
+            names = self._derived.inputs
+            more = self._derived.columns(
+                {n: data.get(f"features.{n}", absent_column) for n in names}
+            )
         for place, column in enumerate(self.columns):
             bins = counts[:, column.begin : column.begin + column.size]
             values = more.get(column.name, data.get(column.path))
@@ -111,7 +115,7 @@ class ModelBins:
                 )
             else:
                 lut = self._lut(column, texts[column.path])
-                kernels.tally(cast(Codes, values), lut, slot, bins, absent)
+                kernels.tally(cast("Codes", values), lut, slot, bins, absent)
         for place, tally in enumerate(tallies):
             tally.counts += counts[place]
             tally.missing += missing[place]

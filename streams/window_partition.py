@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from schemas.codec import Codec
 from schemas.columnar import Columns, Records
@@ -49,6 +50,9 @@ class Progress:
             return cls(max(0, offset))
 
 
+UNSTATED = Progress()
+
+
 class WindowPartition:
     """State of one partition; not shared between threads."""
 
@@ -58,8 +62,10 @@ class WindowPartition:
         codec: Codec,
         partition: int,
         references: Mapping[str, Reference],
-        progress: Progress = Progress(),
+        progress: Progress = UNSTATED,
+        keep: Callable[[Columns], NDArray[np.bool_]] | None = None,
     ) -> None:
+        """`keep`: which rows of a batch count (a replay as of some time); all, unless given."""
         self.fold = WindowFold(task)
         self.topic = self.fold.topic
         self.partition = partition
@@ -70,6 +76,7 @@ class WindowPartition:
         self._references = references
         self._models: dict[str, ModelBins] = {}
         self._begun = progress
+        self._keep = keep
         self._stated = progress.stated
         self._from = progress.mark.offset
         self.position = self.begin = self._repeats.warm_from(self._from)
@@ -86,6 +93,8 @@ class WindowPartition:
         columns, bad = self._decoder.decode(records)
         self._know_models()
         fresh = self._repeats.first(columns.data["event_id"], columns.offset)
+        if self._keep is not None:
+            fresh &= self._keep(columns)
         if not fresh.all():
             columns = _rows(columns, fresh)
         said: list[Event] = []

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from threading import Lock
+
+import numpy as np
+from numpy.typing import NDArray
 
 from schemas.catalogue import MODEL_VERSIONS, predictions_topic
 from schemas.codec import Codec
-from schemas.columnar import Records
+from schemas.columnar import Columns, Records
 from schemas.columnar.decoder import Bad
 from schemas.event import Event
 from streams import log
 from streams.canonical import fingerprint
 from streams.reader import read_records
 from streams.references import Reference, References
-from streams.replay import Progress, Verdict
+from streams.replay import Progress, Until, Verdict
 from streams.task import Task
 from streams.window_hashes import fold_name
 from streams.window_partition import WindowPartition
@@ -23,6 +27,9 @@ from streams.window_partition import WindowPartition
 THREADS = 2
 MAX_RECORDS = 20_000
 OnSaid = Callable[[Sequence[Event]], None]
+
+
+ALL = Until()
 
 
 def fold_records(
@@ -50,6 +57,7 @@ def replay_windows(
     references: Mapping[str, Reference],
     on_progress: Progress = lambda done, total: None,
     on_said: OnSaid = lambda said: None,
+    until: Until = ALL,
     threads: int = THREADS,
 ) -> dict[int, WindowPartition]:
     """Each partition that `to` names, up to its offset there; `on_said` gets what was due on the way.
@@ -61,7 +69,8 @@ def replay_windows(
     lock = Lock()
 
     def one(key: log.Partition) -> WindowPartition:
-        run = WindowPartition(task, codec, key[1], references)
+        keep = partial(_counts, until) if until else None
+        run = WindowPartition(task, codec, key[1], references, keep=keep)
 
         def on_read(read: int, _: int) -> None:
             with lock:
@@ -79,6 +88,16 @@ def replay_windows(
     with ThreadPoolExecutor(threads) as pool:
         runs = list(pool.map(one, sorted(to)))
     return {run.partition: run for run in runs}
+
+
+def _counts(until: Until, columns: Columns) -> NDArray[np.bool_]:
+    """`until` of each row."""
+    counts = np.ones(len(columns), np.bool_)
+    if until.event_time is not None:
+        counts &= columns.data["event_time"] <= until.event_time
+    if until.recorded is not None:
+        counts &= columns.recorded <= until.recorded
+    return counts
 
 
 def verify_windows(

@@ -30,7 +30,6 @@ from streams.window_hashes import state_hash
 from streams.window_partition import Progress, WindowPartition
 
 logger = structlog.get_logger()
-GROUP = "driftlog-windows"
 MAX_RECORDS = 8_000
 HASH_SECONDS = 5.0
 LOOK_SECONDS = 1.0
@@ -65,8 +64,8 @@ class WindowWorker:
         bootstrap: str,
         codec: Codec,
         tasks: Sequence[Task],
+        group: str,
         *,
-        group: str = GROUP,
         member: str = "",
         threads: int | None = None,
         on_bad: OnBad = lambda partition, bad: None,
@@ -99,7 +98,9 @@ class WindowWorker:
             for worker in workers:
                 worker.start()
             while not stop.is_set() and self._failed is None:
-                self._membership.poll(0.05)
+                # The client does one call at a time: a poll that waits would keep commits waiting.
+                self._membership.poll(0.0)
+                stop.wait(IDLE_SECONDS)
         finally:
             done.set()
             for worker in workers:

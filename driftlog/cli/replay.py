@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from driftlog.cli import what_if
 from driftlog.cli.errors import CliError
+from driftlog.cli.progress import progress_bar
 
 if TYPE_CHECKING:
-    from driftlog.counterfactual import Counterfactual
     from driftlog.verify import Check
-    from streams.replay import Progress
+    from streams.replay import Progress, Until
+    from streams.side_by_side import Plan
+    from streams.task import Task
+    from streams.window_partition import WindowPartition
+
+__all__ = ["parse_time", "progress_bar", "replay", "show_checks"]
+CHECKPOINT_EVENTS = 20_000
+"""A replay that folded at least so many events leaves a checkpoint for the next one."""
 
 
 def replay(
@@ -28,11 +34,30 @@ def replay(
     to: Annotated[
         str | None,
         typer.Option(
-            "--to", help="Only events up to this event time (ISO 8601), e.g. 2013-02-01T12:00."
+            "--to",
+            help="Only what had happened by this event time (ISO 8601, e.g. 2013-02-01T12:00),"
+            " whenever it was recorded: that moment as of now.",
+        ),
+    ] = None,
+    known_at: Annotated[
+        str | None,
+        typer.Option(
+            "--known-at",
+            help="Only what had been recorded by this time of the clock: the state as known then."
+            " With --to: what was known then about that moment.",
         ),
     ] = None,
     to_offset: Annotated[
-        int | None, typer.Option("--to-offset", help="Only the first N records of each partition.")
+        int | None,
+        typer.Option("--to-offset", min=0, help="Only the first N records of each partition."),
+    ] = None,
+    from_zero: Annotated[
+        bool,
+        typer.Option("--from-zero", help="Fold the whole log, whatever checkpoints there are."),
+    ] = False,
+    jobs: Annotated[
+        int | None,
+        typer.Option("--jobs", min=1, help="Processes that fold side by side. Default: one a CPU."),
     ] = None,
     verify: Annotated[
         bool,
@@ -55,6 +80,29 @@ def replay(
     limit: Annotated[
         int | None, typer.Option("--limit", help="With --model: at most so many predictions.")
     ] = None,
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--policy",
+            help="Decide again with a setting of the task's policy, e.g. retrain.votes=1 or"
+            " drift.min_psi=0.3, and compare; repeatable.",
+        ),
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option("--task", help="With --policy: the task. Default: the only one.")
+    ] = None,
+    write: Annotated[
+        bool,
+        typer.Option(
+            "--write",
+            help="With --model or --policy: write what it finds to driftlog.counterfactuals, and so"
+            " to ClickHouse.",
+        ),
+    ] = False,
+    diff: Annotated[
+        tuple[str, str] | None,
+        typer.Option("--diff", help="Compare two written replays by id; 1 if anything differs."),
+    ] = None,
     rebuild: Annotated[
         bool,
         typer.Option(
@@ -67,53 +115,114 @@ def replay(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
     """Rebuild state from the log and print its fingerprints (SHA-256; equal on any machine)."""
-    if sum(map(bool, (verify, model, rebuild))) > 1:
-        raise CliError("choose one of --verify, --model and --rebuild")
+    from streams.replay import Until
+
+    chosen = {
+        "--verify": verify, "--model": model, "--policy": policy, "--diff": diff,
+        "--rebuild": rebuild,
+    }  # fmt: skip
+    given = [name for name, value in chosen.items() if value]
+    if len(given) > 1:
+        raise CliError(f"choose one of {', '.join(chosen)}: {' and '.join(given)} were given")
+    if write and not (model or policy):
+        raise CliError("--write keeps what --model or --policy finds: give one of them")
+    until = Until(
+        None if to is None else parse_time(to), None if known_at is None else parse_time(known_at)
+    )
     if model:
-        _counterfactual(model, only or [], limit, as_json)
+        what_if.model_replay(model, only or [], limit, until, to_offset, write, as_json)
+    elif policy:
+        what_if.policy_replay(policy, task, until, to_offset, write, as_json)
+    elif diff:
+        what_if.diff(diff, as_json)
     elif rebuild:
         _rebuild_stores(as_json)
     elif verify:
         _verify(fold or [], as_json)
     else:
-        _replay(fold or [], to, to_offset, dump, as_json)
+        _replay(fold or [], until, to_offset, from_zero, jobs, dump, as_json)
 
 
 def _replay(
-    names: list[str], to: str | None, to_offset: int | None, dump: Path | None, as_json: bool
+    names: list[str],
+    until: Until,
+    to_offset: int | None,
+    from_zero: bool,
+    jobs: int | None,
+    dump: Path | None,
+    as_json: bool,
 ) -> None:
     from driftlog import instance
-    from driftlog.verify import all_folds
+    from driftlog.settled import live_folds
     from streams import log
-    from streams import replay as engine
-    from streams.canonical import plain
+    from streams.canonical import fingerprint, plain
+    from streams.side_by_side import Plan, rebuild_all
 
     settings = instance.settings()
     tasks = instance.tasks(settings)
-    codec = log.connect_codec(settings, tasks)
-    folds = _chosen(all_folds(settings, tasks), names)
-    until = None if to is None else parse_time(to)
-    ends = None if to_offset is None else _first_records(settings.bootstrap, folds, to_offset)
+    driven = list(live_folds(settings, tasks).values())
+    windows = {f"{task.name}.windows": task for task in tasks}
+    everything = [fold for group in driven for fold in group]
+    folds = _chosen([*everything, *map(_Named, windows)], names)
+    watched = [windows[fold.name] for fold in folds if fold.name in windows]
+    folds = [fold for fold in folds if fold.name not in windows]
+    groups = [[fold for fold in group if fold in folds] for group in driven]
+    topics = sorted({topic for fold in folds for topic in fold.topics})
+    plan = Plan(
+        settings.bootstrap,
+        lambda: log.connect_codec(settings, tasks),
+        what_if.offsets_until(settings.bootstrap, topics, to_offset),
+        keep=until if until else None,
+        checkpoints=None if from_zero else settings.home / "checkpoints",
+        save_after=CHECKPOINT_EVENTS,
+        say=lambda line: typer.echo(line, err=True),
+    )
     with progress_bar("replay", quiet=as_json) as on_progress:
-        projector = engine.rebuild(
-            settings.bootstrap,
-            codec,
-            folds,
-            ends,
-            keep=lambda event: until is None or event.time <= until,
-            on_progress=on_progress,
-        )
-    rows = [{"fold": f.name, "sha256": projector.fingerprint(f.name)} for f in folds]
+        found = rebuild_all(plan, groups, jobs, on_progress)
+        runs = [run for task in watched for run in _windows(plan, task, to_offset, on_progress)]
+    rows = [{"fold": f.name, "sha256": found.fingerprint(f.name)} for f in folds]
+    rows += [{"fold": name, "sha256": fingerprint(run.state)} for name, run in runs]
+    events = found.events + sum(run.events for _, run in runs)
     if dump:
-        states = {f.name: plain(projector.states[f.name]) for f in folds}
+        states = {f.name: plain(found.states[f.name]) for f in folds}
+        states |= {name: plain(run.state) for name, run in runs}
         dump.write_text(json.dumps(states, indent=1, default=str), "utf-8")
     if as_json:
         for row in rows:
-            typer.echo(json.dumps({**row, "events": projector.events}))
+            typer.echo(json.dumps({**row, "events": events}))
         return
     for row in rows:
         typer.echo(f"{row['sha256']}  {row['fold']}")
-    typer.echo(f"{projector.events:,} events folded")
+    restored = f", {found.restored:,} of them in a checkpoint" if found.restored else ""
+    typer.echo(f"{events:,} events folded{restored}")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Named:
+    """The input windows of a task, as one of the folds to choose from."""
+
+    name: str
+
+
+def _windows(
+    plan: Plan, task: Task, to_offset: int | None, on_progress: Progress
+) -> list[tuple[str, WindowPartition]]:
+    """The input windows of each partition of a task, by column."""
+    from schemas.catalogue import predictions_topic
+    from streams.references import References
+    from streams.replay import Until
+    from streams.window_hashes import fold_name
+    from streams.window_replay import replay_windows
+
+    codec = plan.connect()
+    references = References(plan.bootstrap, codec)
+    references.refresh()
+    to = what_if.offsets_until(plan.bootstrap, [predictions_topic(task.name)], to_offset)
+    until = plan.keep if isinstance(plan.keep, Until) else Until()
+    runs = replay_windows(
+        plan.bootstrap, codec, task, to, references.by_version, on_progress, until=until
+    )
+    return [(fold_name(task.name, partition), run) for partition, run in sorted(runs.items())]
 
 
 def _verify(names: list[str], as_json: bool) -> None:
@@ -128,6 +237,7 @@ def _verify(names: list[str], as_json: bool) -> None:
     with progress_bar("replay", quiet=as_json) as on_progress:
         checks = verify.check_folds(settings, codec, folds, on_progress)
         if not names:
+            checks += verify.check_windows(settings, codec, tasks, on_progress)
             wait_settled(settings, tasks)  # the stores are compared with the log's end
             checks += verify.check_stores(settings, codec, tasks, on_progress)
     show_checks(checks, as_json)
@@ -145,67 +255,6 @@ def show_checks(checks: list[Check], as_json: bool) -> None:
         typer.echo(f"{mark}  {check.name:<34} {check.expected}  {check.detail}".rstrip())
         if not check.passed:
             typer.echo(f"         {'found':<34} {check.found}")
-
-
-def _counterfactual(version: str, only: list[str], limit: int | None, as_json: bool) -> None:
-    from driftlog import instance
-    from driftlog.counterfactual import load_version, rescore
-    from models.registry import Registry
-    from models.scorer import ArtifactRefused
-    from streams import log
-    from streams import replay as engine
-
-    settings = instance.settings()
-    tasks = instance.tasks(settings)
-    codec = log.connect_codec(settings, tasks)
-    registry = engine.rebuild(settings.bootstrap, codec, [Registry()]).states["registry"]
-    known = registry.versions.get(version)
-    task = next((task for task in tasks if known and task.name == known.task), None)
-    if known is None or task is None:
-        names = ", ".join(sorted(registry.versions)) or "none yet"
-        raise CliError(f"no model version {version!r}; there are: {names}")
-    try:
-        scorer = load_version(settings, registry, version)
-    except ArtifactRefused as error:
-        raise CliError(f"the artifact of {version} is not what was registered: {error}") from error
-    with progress_bar("scoring", quiet=as_json) as on_progress:
-        result = rescore(settings, codec, task, version, scorer, only, limit, on_progress)
-    _show_counterfactual(result, as_json)
-
-
-def _show_counterfactual(result: Counterfactual, as_json: bool) -> None:
-    rows: list[dict[str, Any]] = [
-        {
-            "answered_by": answered,
-            "rescored_with": result.model,
-            "predictions": tally.count,
-            "bit_identical": tally.identical,
-            "largest_difference": tally.largest_difference,
-            "labelled": tally.labelled,
-            "log_loss_logged": tally.logged_loss / tally.labelled if tally.labelled else None,
-            "log_loss_rescored": tally.other_loss / tally.labelled if tally.labelled else None,
-        }
-        for answered, tally in result.by_version.items()
-    ]
-    if as_json:
-        for row in rows:
-            typer.echo(json.dumps(row))
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(
-        title=f"what {result.model} would have answered", show_edge=False, header_style="bold"
-    )
-    for name in rows[0] if rows else ():
-        if name != "rescored_with":
-            table.add_column(
-                name.replace("_", " "), justify="left" if name == "answered_by" else "right"
-            )
-    for row in rows:
-        cells = [value for name, value in row.items() if name != "rescored_with"]
-        table.add_row(*(f"{v:.4f}" if isinstance(v, float) else str(v) for v in cells))
-    Console().print(table)
 
 
 def _rebuild_stores(as_json: bool) -> None:
@@ -227,17 +276,6 @@ def _chosen(folds: list[Any], names: list[str]) -> list[Any]:
     return [known[name] for name in names] or folds
 
 
-def _first_records(bootstrap: str, folds: list[Any], count: int) -> dict[tuple[str, int], int]:
-    from streams import log
-
-    consumer = log.make_consumer(bootstrap)
-    try:
-        topics = sorted({topic for fold in folds for topic in fold.topics})
-        return dict.fromkeys(log.partitions_of(consumer, topics), count)
-    finally:
-        consumer.close()
-
-
 def parse_time(text: str) -> int:
     """Event time in ms from ISO 8601 (UTC unless it says otherwise) or a plain number of ms."""
     if text.isdigit():
@@ -249,25 +287,3 @@ def parse_time(text: str) -> int:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     return int(moment.timestamp() * 1000)
-
-
-@contextmanager
-def progress_bar(what: str, quiet: bool) -> Iterator[Progress]:
-    """A bar on standard error, with rate and remaining time, if somebody is looking."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    console = Console(stderr=True)
-    if quiet or not console.is_terminal:
-        yield lambda done, total: None
-        return
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        bar = progress.add_task(what, total=None)
-        yield lambda done, total: progress.update(bar, completed=done, total=total)

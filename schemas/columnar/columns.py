@@ -24,8 +24,11 @@ class Columns:
     - double: float64, NaN for null (int, long, float and boolean fields are widened);
     - long: int64, 0 for null;
     - code: int32 into the decoder's dictionary of that path; NULL_CODE for null, UNKNOWN_CODE beyond it;
-    - id: uint64 of shape (n, 2): the 128 bits of a UUID text, two seeded 64-bit hashes of any other text;
+    - id: uint64 of shape (n, 2): the 128 bits of a UUID text (high, low), two seeded 64-bit hashes of any
+      other text, 0 for null;
     - text: a `pyarrow.StringArray`.
+
+    A field that the event does not have is null.
     """
 
     topic: str
@@ -33,6 +36,8 @@ class Columns:
     offset: NDArray[np.int64]
     recorded: NDArray[np.int64]
     data: dict[str, Any] = field(default_factory=dict)
+    others: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    """Offsets of events of other types, which have no row here."""
 
     def __len__(self) -> int:
         return len(self.offset)

@@ -99,7 +99,9 @@ def test_rows_that_the_champion_learned_from_do_not_judge(trained: Trained, data
 def test_the_reference_describes_the_training_rows(trained: Trained, data: Dataset) -> None:
     count = int((~golden_rows(data.ids, 0.1)).sum())
     assert trained.reference_count == count == trained.metrics["training_rows"]
-    assert [column["name"] for column in trained.reference] == ["size", "speed", "colour", "score"]
+    assert [column["name"] for column in trained.reference] == [
+        *("size", "speed", "colour", "score", "label")
+    ]
     for column in trained.reference:
         assert sum(column["counts"]) + column["missing"] == count, column["name"]
 

@@ -16,7 +16,7 @@ class MemoryRegistry:
             raise UnknownSchema(f"no schema {schema_id}")
         return self.schemas[schema_id - 1]
 
-    def schema_id(self, subject: str, schema: Any) -> int:  # noqa: ARG002
+    def schema_id(self, subject: str, schema: Any) -> int:
         if schema not in self.schemas:
             self.schemas.append(schema)
         return self.schemas.index(schema) + 1

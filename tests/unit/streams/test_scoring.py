@@ -10,10 +10,12 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kernels.reference import js, ks, psi
 from schemas.catalogue import DRIFT_SCORES, MODEL_VERSIONS, SKETCHES, load_schema
 from schemas.event import Event, derive
 from streams.canonical import fingerprint
 from streams.fold import Reactor
+from streams.reference import DECIMALS, psi_threshold
 from streams.scoring import KEPT_WINDOWS, Scoring, ScoringState
 from streams.task import DriftPolicy, Numeric, Task
 
@@ -390,3 +392,106 @@ def test_what_is_said_fits_the_schemas() -> None:
     assert {e.type for e in answers} == {"DriftScored", "QualityChecked", "PerformanceMeasured"}
     for event in answers:
         assert fastavro.validate(event.data, load_schema(event.type), strict=True)
+
+
+LABELLED = {
+    "name": "label",
+    "transform": "label",
+    "edges": [0.5],
+    "categories": [],
+    "counts": [2000, 2000],
+    "missing": 0,
+    "swing": 0.0,
+}
+
+
+def labelled_model(version: str = "toy-1") -> Event:
+    return model(version, reference=[*model().data["reference"], LABELLED])
+
+
+def labels(day: int, negatives: int, positives: int, revision: int = 0) -> Event:
+    event = outcomes(day, rows=0, revision=revision)
+    by_label = [[negatives] + [0] * 49, [0] * 40 + [positives] + [0] * 9]
+    columns = [
+        {**column, "counts": counts}
+        for column, counts in zip(event.data["columns"], by_label, strict=True)
+    ]
+    totals = {**event.data["totals"], "positives": positives}
+    return Event(event.topic, event.type, {**event.data, "columns": columns, "totals": totals})
+
+
+def test_label_drift_is_known_with_the_performance() -> None:
+    calm, moved = labels(0, 480, 520), labels(1, 100, 900)
+    answers = said(labelled_model(), calm, moved)
+    assert [event.type for event in answers] == ["PerformanceMeasured", "DriftScored"] * 2
+    rows = of("DriftScored", answers)
+    assert [(row["feature"], row["drifted"], row["count"]) for row in rows] == [
+        ("label", False, 1000),
+        ("label", True, 1000),
+    ]
+    assert rows[1]["caused_by"] == moved.id and rows[1]["event_time"] == 3 * DAY
+    assert rows[1]["ks"] == 0.4 and rows[1]["window_start"] == DAY
+    assert fastavro.validate(rows[0], load_schema("DriftScored"), strict=True)
+
+
+def test_label_drift_is_restated_and_waits_for_its_model() -> None:
+    events = [labels(0, 500, 500), labels(0, 100, 900, revision=1)]
+    rows = of("DriftScored", said(labelled_model(), *events))
+    assert [(row["revision"], row["drifted"]) for row in rows] == [(0, False), (1, True)]
+    late = said(*events, labelled_model())
+    assert of("DriftScored", late) == rows
+
+
+def test_the_label_is_no_column_of_the_inputs_but_counts_among_those_that_may_err() -> None:
+    with_label = of("DriftScored", said(labelled_model(), *days(0)))
+    without = of("DriftScored", said(model(), *days(0)))
+    assert [row["feature"] for row in with_label] == ["x", "score"]
+    assert all(a["threshold"] >= b["threshold"] for a, b in zip(with_label, without, strict=True))
+
+
+@settings(max_examples=60, deadline=None)
+@given(histories(), st.data())
+def test_a_batch_says_what_its_events_say_one_by_one(
+    lanes: list[list[Event]], data: st.DataObject
+) -> None:
+    events = interleaved(lanes, data)
+    one_by_one, first = run(*events)
+    state, in_batches, at = SCORING.initial(), [], 0
+    while at < len(events):
+        step = data.draw(st.integers(1, 9))
+        state = SCORING.apply(state, events[at : at + step])
+        in_batches += SCORING.react(state, events[at])
+        at += step
+    assert in_batches == one_by_one and fingerprint(state) == fingerprint(first)
+
+
+@settings(max_examples=60, deadline=None)
+@given(histories(), st.data())
+def test_every_score_is_the_reference_statistic_of_what_the_parts_add_up_to(
+    lanes: list[list[Event]], data: st.DataObject
+) -> None:
+    events = interleaved(lanes, data)
+    parts: dict[tuple[str, int, int], Event] = {}
+    known = {event.data["model_version"] for event in lanes[0]}
+    final = latest(run(*events)[0])
+    for event in events:
+        if event.type == "SketchTaken" and event.data["kind"] == "inputs":
+            version, start = event.data["model_version"], event.data["window_start"]
+            parts[version, start, event.data["partition"]] = max(
+                event,
+                parts.get((version, start, event.data["partition"]), event),
+                key=lambda e: e.data["revision"],
+            )
+    scored = {key[1:3]: row for key, row in final.items() if key[0] == "DriftScored"}
+    assert {version for version, _ in scored} <= known
+    for (version, start), row in scored.items():
+        sketches = [e.data for (v, s, _), e in parts.items() if (v, s) == (version, start)]
+        counts = np.sum([sketch["columns"][0]["counts"] for sketch in sketches], axis=0)
+        window, whole = [*counts.tolist(), 0], [1000, 1000, 1000, 1000, 0]
+        assert row["psi"] == round(psi(window, whole), DECIMALS)
+        assert row["ks"] == round(ks(window, whole), DECIMALS)
+        assert row["js"] == round(js(window, whole), DECIMALS)
+        n = max(1, int(counts.sum()))
+        column = {"counts": whole[:-1], "missing": 0, "swing": 0.0}
+        assert row["threshold"] == psi_threshold(column, n, 4000, 2, TASK.drift)
+        assert row["drifted"] == (row["psi"] > row["threshold"] and n >= 50)

@@ -76,9 +76,7 @@ def by_columns(
         assert not bad
         at = end
         if late_model and at > known_from:
-            references.setdefault(
-                late_model.data["model_version"], late_model.data["reference"]
-            )
+            references.setdefault(late_model.data["model_version"], late_model.data["reference"])
         answers += run.release()
         said += answers
         if rng.random() < 0.5:
@@ -106,7 +104,9 @@ def references_of(*models: Event) -> dict[str, Reference]:
 
 @given(st.integers(0, 100_000), st.sampled_from([0.0, 0.1, 0.3]))
 @example(1, 0.3)
-def test_columns_say_what_rows_say_whatever_the_batches_and_crashes(seed: int, crashes: float) -> None:
+def test_columns_say_what_rows_say_whatever_the_batches_and_crashes(
+    seed: int, crashes: float
+) -> None:
     rng = random.Random(seed)
     events = history(rng)
     models = [registered("toy-1"), registered("toy-2")]

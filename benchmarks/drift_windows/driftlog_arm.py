@@ -1,0 +1,229 @@
+"""driftlog itself: a window worker and the control plane, as live, until every DriftScored is in the log."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from confluent_kafka.admin import AdminClient
+
+from benchmarks.drift_windows import workload
+from benchmarks.drift_windows.job import Job, finish, now, wait_for_go
+from infra.settings import Settings
+from schemas.catalogue import (
+    ALERTS,
+    DRIFT_SCORES,
+    MODEL_VERSIONS,
+    QUALITY_REPORTS,
+    RETRAIN_REQUESTS,
+    SKETCHES,
+    STATE_HASHES,
+)
+from schemas.event import Event, derive
+from streams import log
+from streams.task import DriftPolicy, Numeric, Task
+from streams.topics import ensure_topics, register_schemas
+
+PARTS = ("windows", "control")
+WRITTEN = (
+    SKETCHES, DRIFT_SCORES, MODEL_VERSIONS, QUALITY_REPORTS, ALERTS, RETRAIN_REQUESTS, STATE_HASHES,
+)  # fmt: skip
+"""Emptied before each run: the same ids twice would be one event."""
+
+
+def task_of(job: Job) -> Task:
+    return Task(
+        name=job.topic.removesuffix(".predictions"),
+        features=tuple(Numeric(name) for name in job.features),
+        label="label",
+        drift=DriftPolicy(
+            window_hours=job.window_ms / 3_600_000,
+            grace_minutes=job.lateness_ms / 60_000,
+            bins=workload.BINS,
+        ),
+    )
+
+
+def main() -> None:
+    job = Job.read()
+    if len(sys.argv) > 2:
+        part(job, sys.argv[2])
+        return
+    settings, task = Settings.from_env(os.environ), task_of(job)
+    codec = log.connect_codec(settings, [task])
+    empty_topics(settings, task)
+    log.LogWriter(settings.bootstrap, codec).append(
+        [registered(job, task, version) for version in job.models]
+    )
+    parts = [start(name) for name in PARTS]
+    for process in parts:
+        assert process.stdout is not None
+        if process.stdout.readline() != "READY\n":
+            raise SystemExit("a part did not get ready")
+    wait_for_go()
+    for process in parts:
+        tell(process)
+    scores = wait_for_scores(job, settings, task)
+    ended = now()
+    began = float(stop(parts[0]))
+    stop(parts[1])
+    finish(job, began, ended, [(m, start_, name, psi) for (m, start_, name), psi in scores.items()])
+
+
+def part(job: Job, name: str) -> None:
+    """One service in a process of its own, warmed up before it says READY."""
+    import threading
+
+    settings, task = Settings.from_env(os.environ), task_of(job)
+    codec = log.connect_codec(settings, [task])
+    if name == "control":
+        from streams.app import run_control
+
+        print("READY", flush=True)
+        sys.stdin.readline()
+        threading.Thread(target=exit_when_told, daemon=True).start()
+        run_control(settings, [task], group=f"control-{job.run}")
+        return
+    from streams.window_worker import WindowWorker
+
+    warm_up(job, task, codec)
+    done = threading.Event()
+    worker = WindowWorker(settings.bootstrap, codec, [task], f"windows-{job.run}")
+    thread = threading.Thread(target=worker.run, args=(done,))
+    print("READY", flush=True)
+    sys.stdin.readline()
+    thread.start()
+    sys.stdin.readline()
+    done.set()
+    thread.join()
+    print(worker.began, flush=True)
+
+
+def exit_when_told() -> None:
+    sys.stdin.readline()
+    print("0", flush=True)
+    os._exit(0)
+
+
+def warm_up(job: Job, task: Task, codec: Any) -> None:
+    """Compiled code is loaded; nothing of the topic is read."""
+    from schemas.columnar import Records
+    from streams.window_partition import WindowPartition
+
+    features = dict.fromkeys(job.features, 0.5)
+    data = {
+        "event_id": "0",
+        "event_time": 0,
+        "caused_by": None,
+        "model_version": job.models[0],
+        "score": 0.5,
+        "label": 1,
+        "features": features,
+    }
+    references = dict.fromkeys(job.models, job.reference)
+    run = WindowPartition(task, codec, 0, references)
+    for time_ in (0, 1_000_000, 2_000_000):
+        payload = codec.encode(
+            Event(
+                job.topic, "PredictionMade", {**data, "event_id": str(time_), "event_time": time_}
+            )
+        )
+        run.take(Records.of(job.topic, 0, [payload] * 2_000, offset=range(time_, time_ + 2_000)))
+
+
+def registered(job: Job, task: Task, version: str) -> Event:
+    return derive(
+        MODEL_VERSIONS,
+        "ModelRegistered",
+        job.run,
+        version,
+        time=job.start_ms,
+        caused_by=None,
+        task=task.name,
+        model_version=version,
+        parent=None,
+        request_id=job.run,
+        snapshot=None,
+        golden=None,
+        artifact="0" * 64,
+        path="none",
+        bytes=0,
+        recipe="benchmark",
+        parameters="{}",
+        seed=0,
+        environment={},
+        features=job.features,
+        metrics={},
+        reference_count=sum(job.reference[0]["counts"]) + job.reference[0]["missing"],
+        reference=job.reference,
+    )
+
+
+def empty_topics(settings: Settings, task: Task) -> None:
+    admin = AdminClient({"bootstrap.servers": settings.bootstrap})
+    there = set(admin.list_topics(timeout=10).topics) & set(WRITTEN)
+    for future in admin.delete_topics(sorted(there)).values() if there else ():
+        future.result(30)
+    while there & set(admin.list_topics(timeout=10).topics):
+        time.sleep(0.1)
+    topics = log.all_topics(settings, [task])
+    ensure_topics(settings.bootstrap, topics, settings.replication)
+    register_schemas(log.connect_codec(settings, [task])._registry, topics)
+
+
+def start(name: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.drift_windows.driftlog_arm", sys.argv[1], name],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def tell(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None
+    process.stdin.write("GO\n")
+    process.stdin.flush()
+
+
+def stop(process: subprocess.Popen[str]) -> str:
+    tell(process)
+    assert process.stdout is not None
+    said = process.stdout.readline()
+    process.wait(60)
+    return said
+
+
+def wait_for_scores(job: Job, settings: Settings, task: Task) -> dict[tuple[str, int, str], float]:
+    """The newest score of each window and column, once these are about every event of the topic."""
+    last_window = job.start_ms + (job.windows - 1) * job.window_ms
+    newest: dict[tuple[str, int, str], tuple[int, int, float]] = {}
+    for data in scores_in(settings, task):
+        if data["window_start"] > last_window:
+            continue
+        key = data["model_version"], data["window_start"], data["feature"]
+        if data["revision"] >= newest.get(key, (-1,))[0]:
+            newest[key] = data["revision"], data["count"], data["psi"]
+        if len(newest) == job.expected:
+            counted = sum(count for _, count, _ in newest.values())
+            if counted == job.events * (len(job.features) + 1):
+                return {key: psi for key, (_, _, psi) in newest.items()}
+    raise AssertionError
+
+
+def scores_in(settings: Settings, task: Task) -> Iterator[dict[str, Any]]:
+    codec = log.connect_codec(settings, [task])
+    for items in log.follow(
+        settings.bootstrap, codec, [DRIFT_SCORES], from_start=True, wait_s=0.02
+    ):
+        for item in items:
+            if isinstance(item, Event):
+                yield dict(item.data)
+
+
+if __name__ == "__main__":
+    main()
