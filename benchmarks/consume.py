@@ -3,8 +3,9 @@
     python -m benchmarks.consume [--quick] [--json FILE] [--bootstrap ADDRESSES]
 
 Payloads of 130 bytes in four partitions, uncompressed and lz4. The floor is what everybody can have: the
-official client's `consume(10_000)`, nothing decoded. The ceiling is librdkafka itself: its batches are
-destroyed as they come, nothing is built. The reader hands out arrays over a copy of all payloads.
+official client's `consume(10_000)`, nothing decoded, with the better of two settings. The ceiling is
+librdkafka itself: its batches are destroyed as they come, nothing is built. The reader hands out arrays
+over a copy of all payloads.
 """
 
 from __future__ import annotations
@@ -52,8 +53,11 @@ class Row:
 
 
 def official(bootstrap: str, topic: str, count: int) -> list[int]:
-    """confluent-kafka with its own settings, a list of 10 000 messages at a time."""
-    return _official({}, bootstrap, topic, count)
+    """confluent-kafka's `consume(10_000)` with its own settings but one.
+
+    By default it stands still for a second whenever its queue is full; without that it would be no rival.
+    """
+    return _official({"fetch.queue.backoff.ms": 5}, bootstrap, topic, count)
 
 
 def official_tuned(bootstrap: str, topic: str, count: int) -> list[int]:
@@ -164,7 +168,7 @@ CONTENDERS: dict[str, Callable[[str, str, int], list[int]]] = {
     "ceiling": ceiling,
 }
 LABELS = {
-    "official": "official client, consume(10_000): the floor",
+    "official": "official client, consume(10_000)",
     "official-tuned": "official client, the reader's settings",
     "reader": "record reader, one thread",
     "reader-two-threads": "record reader, two threads",
@@ -243,7 +247,10 @@ def compare(codec: str, bootstrap: str, count: int, rounds: int, logs: Path) -> 
     for _ in range(rounds):
         for name in CONTENDERS:
             runs[name].append(one_run(name, codec, bootstrap, topic, count, logs))
-    floor = statistics.median(row.events_per_s for row in runs["official"])
+    floor = max(
+        statistics.median(row.events_per_s for row in runs[name])
+        for name in ("official", "official-tuned")
+    )
     rows = []
     for name, found in runs.items():
         speed = statistics.median(row.events_per_s for row in found)
@@ -315,7 +322,7 @@ def main() -> int:
     )
     goals = [
         Goal(
-            f"the reader gives at least {GOAL} x what the official client gives, {row.codec}",
+            f"the reader gives at least {GOAL} x what the official client gives at its best, {row.codec}",
             f"{row.ratio:.2f} x",
             row.ratio >= GOAL,
         )

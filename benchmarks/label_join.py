@@ -21,7 +21,7 @@ from typing import Any
 from benchmarks.harness import Goal, console, finish, measure, show_table
 from benchmarks.label_join_arms import JOINS, MEMORY_BYTES, WHOLE
 
-PREDICTIONS, QUICK_PREDICTIONS = 2_000_000, 200_000
+PREDICTIONS, QUICK_PREDICTIONS = 1_000_000, 100_000
 WHOLE_PREDICTIONS, QUICK_WHOLE_PREDICTIONS = 300_000, 30_000
 GOAL_PER_S = 50_000
 OURS = "columns on the LSM tree"

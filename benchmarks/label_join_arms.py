@@ -38,8 +38,8 @@ from streams.task import DriftPolicy, Numeric, Task
 HOUR = 3_600_000
 DAY = 24 * HOUR
 DELAY = 20 * HOUR
-SLICE = 2 * 60_000
-"""Event time of a batch."""
+BATCH = 2_000
+"""Rows, in the middle."""
 MEMORY_BYTES = 64 << 20
 COMMIT_EVENTS = 50_000
 """Of the whole path: about a second's."""
@@ -76,20 +76,22 @@ def batches(count: int, seed: int = 1) -> list[Batch]:
     known = np.flatnonzero(rng.random(count) < 0.97)
     told = made[known] + rng.integers(6 * HOUR, 18 * HOUR, len(known))
     version, score = rng.integers(0, 3, count), rng.random(count)
-    predictions = _arrivals(rng, True, (ids, made, version, score))
+    span = DAY * BATCH // count
+    predictions = _arrivals(rng, True, span, (ids, made, version, score))
     truth = (rng.random(len(known)) < score[known]).astype(np.int64)
-    labels = _arrivals(rng, False, (ids[known], told, truth, np.zeros(len(known))))
+    labels = _arrivals(rng, False, span, (ids[known], told, truth, np.zeros(len(known))))
     return [batch for _, _, batch in sorted([*predictions, *labels], key=lambda item: item[:2])]
 
 
 def _arrivals(
-    rng: np.random.Generator, predicted: bool, columns: tuple[np.ndarray, ...]
+    rng: np.random.Generator, predicted: bool, span: int, columns: tuple[np.ndarray, ...]
 ) -> Iterator[tuple[int, bool, Batch]]:
+    """Batches of `span` ms of arrival each: their number, which topic comes first, and the rows."""
     twice = np.flatnonzero(rng.random(len(columns[1])) < 0.01)
     rows = np.concatenate((np.arange(len(columns[1])), twice))
     arrival = columns[1][rows] + rng.integers(0, 60_000, len(rows))
     order = np.argsort(arrival, kind="stable")
-    slices = arrival[order] // SLICE
+    slices = arrival[order] // span
     starts = np.flatnonzero(np.diff(slices, prepend=-1))
     for first, last in zip(starts, [*starts[1:], len(order)], strict=True):
         ids, time_, number, score = (column[rows[order[first:last]]] for column in columns)

@@ -12,7 +12,7 @@ from confluent_kafka import KafkaException
 from driftlog.live import View
 from infra.lifecycle import status
 from infra.settings import Settings
-from schemas.catalogue import STATE_HASHES, system_topics
+from schemas.catalogue import COUNTERFACTUALS, STATE_HASHES, system_topics
 from schemas.event import Event
 from streams import log
 from streams.log import LogUnavailable, connect_codec
@@ -45,7 +45,8 @@ class Watcher:
 
     def _events(self) -> None:
         codec = connect_codec(self._settings, self._tasks)
-        topics = [topic.name for topic in system_topics() if topic.name != STATE_HASHES]
+        quiet = {STATE_HASHES, COUNTERFACTUALS}  # many, and no news of the live system
+        topics = [topic.name for topic in system_topics() if topic.name not in quiet]
         for items in log.follow(self._settings.bootstrap, codec, topics, from_start=True):
             for item in items:
                 if isinstance(item, Event):

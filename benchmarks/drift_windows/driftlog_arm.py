@@ -35,6 +35,10 @@ WRITTEN = (
 """Emptied before each run: the same ids twice would be one event."""
 
 
+RUN = "DRIFTLOG_BENCHMARK_RUN"
+"""Names this run's groups: they must be new, and a kept cluster remembers those of earlier ones."""
+
+
 def task_of(job: Job) -> Task:
     return Task(
         name=job.topic.removesuffix(".predictions"),
@@ -53,6 +57,7 @@ def main() -> None:
     if len(sys.argv) > 2:
         part(job, sys.argv[2])
         return
+    os.environ[RUN] = f"{job.run}-{time.time_ns()}"
     settings, task = Settings.from_env(os.environ), task_of(job)
     codec = log.connect_codec(settings, [task])
     empty_topics(settings, task)
@@ -86,13 +91,13 @@ def part(job: Job, name: str) -> None:
         print("READY", flush=True)
         sys.stdin.readline()
         threading.Thread(target=exit_when_told, daemon=True).start()
-        run_control(settings, [task], group=f"control-{job.run}")
+        run_control(settings, [task], group=f"control-{os.environ[RUN]}")
         return
     from streams.window_worker import WindowWorker
 
     warm_up(job, task, codec)
     done = threading.Event()
-    worker = WindowWorker(settings.bootstrap, codec, [task], f"windows-{job.run}")
+    worker = WindowWorker(settings.bootstrap, codec, [task], f"windows-{os.environ[RUN]}")
     thread = threading.Thread(target=worker.run, args=(done,))
     print("READY", flush=True)
     sys.stdin.readline()
@@ -105,7 +110,6 @@ def part(job: Job, name: str) -> None:
 
 def exit_when_told() -> None:
     sys.stdin.readline()
-    print("0", flush=True)
     os._exit(0)
 
 
@@ -193,9 +197,9 @@ def tell(process: subprocess.Popen[str]) -> None:
 def stop(process: subprocess.Popen[str]) -> str:
     tell(process)
     assert process.stdout is not None
-    said = process.stdout.readline()
+    said = process.stdout.read().splitlines()  # log lines, then the answer
     process.wait(60)
-    return said
+    return said[-1] if said else ""
 
 
 def wait_for_scores(job: Job, settings: Settings, task: Task) -> dict[tuple[str, int, str], float]:

@@ -239,9 +239,10 @@ def test_a_huge_count_in_a_field_that_the_reader_lacks_ends_with_the_payload() -
             framed(1, head + zigzag(0) + zigzag(5) + b"1234"),
             framed(1, head + zigzag(0) + zigzag(-1)),
             framed(1, head + zigzag(1) + bytes(8) + zigzag(0) + zigzag(2) + b"ok"),
+            framed(1, head + zigzag(-1) + zigzag(3) + bytes(8) + zigzag(0) + zigzag(2) + b"ok"),
         ]
     )
-    assert columns.offset.tolist() == [4]
+    assert columns.offset.tolist() == [4]  # of the last one only 3 bytes are stepped over
     assert "bytes are announced" in str(bad[0].error)
 
 
