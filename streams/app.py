@@ -14,6 +14,7 @@ from infra.settings import HOST, Settings
 from streams import batch, control, log
 from streams.fold import Fold, Projector
 from streams.folds import control_folds, worker_folds
+from streams.lag import LagMeter
 from streams.online import OnlineStore
 from streams.recovery import recover
 from streams.task import Task
@@ -79,8 +80,11 @@ def run_windows(settings: Settings, tasks: Sequence[Task], name: str, base_port:
         "driftlog_windows_waiting", "Events of unregistered versions.", ["topic", "partition"]
     )
 
+    meter = LagMeter(settings.bootstrap, WINDOWS_GROUP)
+
     def tell() -> None:
         while not stop.wait(1.0):
+            meter.observe({key: owned.run.position for key, owned in worker.owned.copy().items()})
             for (topic, partition), owned in list(worker.owned.items()):
                 taken.labels(topic, partition).set(owned.run.events)
                 too_late.labels(topic, partition).set(owned.run.state.too_late)
@@ -88,7 +92,10 @@ def run_windows(settings: Settings, tasks: Sequence[Task], name: str, base_port:
 
     threading.Thread(target=tell, daemon=True).start()
     start_http_server(settings.port(base_port), HOST)
-    worker.run(stop)
+    try:
+        worker.run(stop)
+    finally:
+        meter.close()
 
 
 def _stop_on_signals() -> threading.Event:

@@ -17,6 +17,7 @@ from schemas.codec import Codec
 from schemas.event import Event
 from streams import log
 from streams.fold import Fold, Projector
+from streams.lag import LagMeter
 from streams.merge import Merger
 from streams.recovery import recover, state_hashes
 
@@ -45,6 +46,7 @@ def run(
     writer = log.LogWriter(bootstrap, codec)
     consumer = log.make_consumer(bootstrap, group)
     merger = Merger()
+    meter = LagMeter(bootstrap, group)
     try:
         partitions = log.partitions_of(consumer, projector.topics)
         consumer.assign([TopicPartition(*key, projector.offsets.get(key, 0)) for key in partitions])
@@ -70,6 +72,7 @@ def run(
             if count or now - flushed_at > FLUSH_SECONDS:
                 flush(projector)
                 flushed_at = now
+            meter.observe(projector.offsets)
             if projector.offsets != committed:
                 _commit(consumer, projector)
                 committed = dict(projector.offsets)
@@ -83,6 +86,7 @@ def run(
                 hashed_at, hashed_events = now, projector.events
         _append(writer, state_hashes(projector), threading.Event())
     finally:
+        meter.close()
         consumer.close()
 
 

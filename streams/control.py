@@ -22,6 +22,7 @@ from schemas.codec import Codec
 from schemas.errors import RegistryUnavailable, UndecodableEvent
 from schemas.event import Event, Position
 from streams.fold import Projector
+from streams.lag import LagMeter
 from streams.log import record_headers
 from streams.recovery import state_hashes
 
@@ -41,6 +42,7 @@ class ControlPlane:
         self._lock = asyncio.Lock()
         self._out: dict[str, Any] = {}
         """Topics that were written to, by name."""
+        self._meter = LagMeter(bootstrap, group)
         self._hashed_events = -1
         self._moved_at = time.monotonic()
         self.app = faust.App(
@@ -118,6 +120,7 @@ class ControlPlane:
 
     async def _watchdog(self) -> None:
         """Without progress while there is something to read: exit, and the supervisor starts anew."""
+        self._meter.observe(self._projector.offsets)
         lag = 0
         for tp in self.app.consumer.assignment():
             high = self.app.consumer.highwater(tp)

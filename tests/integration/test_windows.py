@@ -21,7 +21,7 @@ from tests.integration.clusters import CLUSTER, eventually, running
 from tests.integration.windows_parts import Load, Services, Stream, task_named
 
 pytestmark = pytest.mark.integration
-KILLS = int(os.environ.get("DRIFTLOG_KILLS", "5"))
+KILLS = int(os.environ.get("DRIFTLOG_KILLS", "4"))
 
 
 @pytest.fixture
