@@ -5,6 +5,8 @@ python -m benchmarks.label_join_arms NAME PREDICTIONS
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import json
 import sys
 import tempfile
@@ -117,6 +119,8 @@ class Memory:
     """What a process holds (anonymous pages) and what of files it has mapped, above the start; MB."""
 
     def __init__(self) -> None:
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)  # what the preparation has freed is nobody's
         self._start = self._now()
         self.held = self.mapped = 0.0
 

@@ -77,23 +77,24 @@ def show(out: Any, results: dict[str, dict[str, Any]], count: int) -> None:
     rows = []
     for name, found in results.items():
         on_disk, again = name in ON_DISK, found["reopen"]
-        rate = [f"{count / found['seconds'][phase]:,.0f}" for phase in PHASES[:3]]
+        rate = [f"{count / found['seconds'][phase] / 1e3:,.0f}" for phase in PHASES[:3]]
         rows.append(
             [
                 name,
                 f"{found['seconds']['insert']:.2f}",
                 f"{found['cpu']['insert']:.2f}",
                 *rate,
-                f"{count / 10 / found['seconds']['delete']:,.0f}",
+                f"{count / 10 / found['seconds']['delete'] / 1e3:,.0f}",
                 f"{found['written'] / (count * ROW_BYTES):.2f}" if on_disk else "-",
                 f"{found['disk'] / 1e6:.0f}" if on_disk else "-",
                 f"{again['seconds']:.2f}" if again else "-",
                 f"{found['peak_mb']:.0f}",
             ]
         )
-    header = ("store", "insert s", "CPU s", "insert/s", "hit/s", "miss/s", "delete/s")
-    more = ("written/row bytes", "disk MB", "reopen s", "peak MB")
-    show_table(out, f"{count:,} rows of {ROW_BYTES} bytes", (*header, *more), rows)
+    header = ("store", "insert s", "CPU s", "insert k/s", "hit k/s", "miss k/s", "del k/s")
+    more = ("written", "disk MB", "reopen s", "peak MB")
+    title = f"{count:,} rows of {ROW_BYTES} bytes; written: to disk, for each byte of a row"
+    show_table(out, title, (*header, *more), rows)
 
 
 def goals(results: dict[str, dict[str, Any]], count: int) -> list[Goal]:

@@ -123,7 +123,10 @@ def test_rows_are_what_was_written(store: Store) -> None:
     time = datetime.datetime.fromtimestamp(START / 1000 + 300, datetime.UTC).replace(tzinfo=None)
     assert tuple(row) == (time, 0.5, 500.0, None, "PredictionMade", "flights.predictions", 5)
     [sketch] = store._rows("SELECT columns, totals FROM driftlog.sketches FINAL")
-    assert sketch[0] == [{"name": "distance", "counts": [1, 2, 0], "missing": 0, "unseen": 0}]
+    moments = dict.fromkeys(("mean", "variance", "minimum", "maximum"))
+    assert sketch[0] == [
+        {"name": "distance", "counts": [1, 2, 0], "missing": 0, "unseen": 0, **moments}
+    ]
     assert sketch[1] == {"score": 17}
 
 

@@ -26,7 +26,7 @@ from tests.unit.streams.store_model import (
 
 
 @given(st.integers(0, 10_000))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_the_store_in_memory_is_a_dict(seed: int) -> None:
     rng = random.Random(seed)
     store, model = MemoryStore(VALUE, "time"), Model()
