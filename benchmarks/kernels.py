@@ -133,15 +133,15 @@ def _moments(rows: int) -> Figures:
     x, slot = _column(rows)[0], np.zeros(rows, np.int32)
 
     def mine() -> Any:
-        out = kernels.no_moments(1)
-        kernels.moments(x, slot, 0.0, out)
-        return out[0]
+        sums, ranges = np.zeros((1, 4), np.int64), kernels.no_ranges(1)
+        kernels.add_moments(x, slot, 0.0, 1.0, sums, ranges)
+        return np.array([*(kernels.mean_and_variance(sums[0], 0.0, 1.0) or ()), *ranges[0]])
 
     def peer() -> Any:
-        return np.array([x.sum(), (x * x).sum(), x.min(), x.max()])
+        return np.array([x.mean(), x.var(), x.min(), x.max()])
 
     _same(mine().round(3), peer().round(3))
-    return rows, *_in_turn(mine, peer), "sum, sum of squares, min, max"
+    return rows, *_in_turn(mine, peer), "mean, variance, min, max"
 
 
 def _errors(rows: int, features: int, components: int) -> Figures:

@@ -46,5 +46,5 @@ def references_again(
         data = store.read(snapshot.data["path"], snapshot.data["snapshot"])
         rows = snapshot_file.from_parquet(task, data)
         learned = rows.where(~golden_rows(rows.ids, task.gate.golden_share))
-        found[event.data["model_version"]] = training._reference(task, learned)
+        found[event.data["model_version"]] = training.reference_of(task, learned)
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,7 +15,7 @@ from streams import log, replay
 from streams.divergence import diverged, statements
 from streams.features import FeatureFold
 from streams.fold import Fold, id_hash
-from streams.ledger import MASK, Ledger, LedgerState
+from streams.ledger import MASK, Ledger
 from streams.online import OnlineStore, content_fingerprint, expected_content
 from streams.side_by_side import Plan, rebuild_all
 from streams.task import Task
@@ -53,17 +53,11 @@ def check_folds(
     known = {fold.name: fold for fold in folds}
     checks = []
     for verdict in verdicts:
-        detail = f"at {sum(verdict.offsets.values()):,} records"
+        wrong = ""
         if not verdict.equal:
-            detail += "; " + where_wrong(settings, codec, known[verdict.fold], on_progress)
-        checks.append(Check(verdict.fold, verdict.equal, verdict.replayed, verdict.live, detail))
-    stated = {verdict.fold for verdict in verdicts}
-    checks += [
-        Check(fold.name, False, "a StateHashed event", "none", "has its service been running?")
-        for fold in folds
-        if fold.name not in stated
-    ]
-    return checks
+            wrong = "; " + where_wrong(settings, codec, known[verdict.fold], on_progress)
+        checks.append(_compared(verdict, wrong))
+    return [*checks, *_unstated(known, verdicts, "has its service been running?")]
 
 
 def check_windows(
@@ -75,18 +69,26 @@ def check_windows(
     """The input windows of each partition: the newest StateHashed against a replay of its payloads."""
     stated = replay.stated_hashes(settings.bootstrap, codec)
     verdicts = verify_windows(settings.bootstrap, codec, tasks, stated, on_progress)
-    checks = [
-        Check(v.fold, v.equal, v.replayed, v.live, f"at {sum(v.offsets.values()):,} records")
-        for v in verdicts
-    ]
-    there = {verdict.fold for verdict in verdicts}
     names = [fold_name(task.name, p) for task in tasks for p in range(settings.partitions)]
-    checks += [
-        Check(name, False, "a StateHashed event", "none", "has a window worker been running?")
+    missing = _unstated(names, verdicts, "has a window worker been running?")
+    return [*map(_compared, verdicts), *missing]
+
+
+def _compared(verdict: replay.Verdict, wrong: str = "") -> Check:
+    detail = f"at {sum(verdict.offsets.values()):,} records{wrong}"
+    return Check(verdict.fold, verdict.equal, verdict.replayed, verdict.live, detail)
+
+
+def _unstated(
+    names: Iterable[str], verdicts: Sequence[replay.Verdict], question: str
+) -> list[Check]:
+    """A failed check for each fold that has never stated its hash."""
+    stated = {verdict.fold for verdict in verdicts}
+    return [
+        Check(name, False, "a StateHashed event", "none", question)
         for name in names
-        if name not in there
+        if name not in stated
     ]
-    return checks
 
 
 def where_wrong(
@@ -103,20 +105,6 @@ def where_wrong(
     return str(found)
 
 
-class PartitionedLedger(Ledger):
-    """A ledger whose topics may be counted by partition: counts and sums add up."""
-
-    def merge(self, states: Sequence[LedgerState]) -> LedgerState:
-        """The ledger of all partitions."""
-        merged = self.initial()
-        for state in states:
-            for topic, (count, total) in state.topics.items():
-                entry = merged.topics.setdefault(topic, [0, 0])
-                entry[0] += count
-                entry[1] = (entry[1] + total) & MASK
-        return merged
-
-
 def check_stores(
     settings: Settings,
     codec: Codec,  # noqa: ARG001 - each process connects its own
@@ -125,7 +113,7 @@ def check_stores(
 ) -> list[Check]:
     """ClickHouse and Redis against the end of the log, ledger and features side by side."""
     topics = [topic.name for topic in log.all_topics(settings, tasks)]
-    ledger = PartitionedLedger(topics)
+    ledger = Ledger(topics)
     features = {task.name: FeatureFold(task, settings.partitions) for task in tasks}
     plan = Plan(
         settings.bootstrap,

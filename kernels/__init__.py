@@ -2,8 +2,7 @@
 
 from kernels.counting import tally
 from kernels.dispatch import accumulate, distances, histograms, js_rows, ks_rows, psi_rows, use
-from kernels.exact_moments import add_moments, mean_and_variance, no_ranges
-from kernels.moments import moments, no_moments
+from kernels.moments import add_moments, mean_and_variance, no_ranges
 from kernels.reference import bin_index, histogram, js, ks, psi
 from kernels.scores import Distances
 
@@ -20,8 +19,6 @@ __all__ = [
     "ks",
     "ks_rows",
     "mean_and_variance",
-    "moments",
-    "no_moments",
     "no_ranges",
     "psi",
     "psi_rows",

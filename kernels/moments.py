@@ -1,7 +1,12 @@
-"""Running moments of a column, added up in row order: where a batch ends changes no bit."""
+"""Mean, variance and range of a column from integer sums: the same bits in whatever order rows come.
+
+A value x enters as q = round((x - center) / scale * 2^20), so a scale near the spread of the data keeps six
+digits; beyond 2^11 scales it counts as that far away. Sums of q and q^2 are exact.
+"""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -9,50 +14,70 @@ from numpy.typing import NDArray
 
 from infra.jit import compiled
 
-Floats = NDArray[np.float64]
+FRACTION = 20
+_LIMIT = float(1 << 31) - 1
+_LOW = (1 << 32) - 1
+
+Sums = NDArray[np.int64]
+"""(s, 4): values that are finite, sum of q, and of q^2 its high and its low 32 bits."""
+Ranges = NDArray[np.float64]
+"""(s, 2): least and greatest value."""
 
 
-def no_moments(slots: int) -> Floats:
-    """Moments of nothing, shape (slots, 4): what `moments` is begun with."""
-    return np.tile(np.array([0.0, 0.0, np.inf, -np.inf]), (slots, 1))
+def no_ranges(slots: int) -> Ranges:
+    """Ranges of nothing: (inf, -inf)."""
+    return np.tile(np.array([np.inf, -np.inf]), (slots, 1))
 
 
-def moments(x: Floats, slot: NDArray[np.int32], center: float, out: Floats) -> None:
-    """Add a column to `out`, in place: sum(x - center), sum((x - center)^2), min(x), max(x) per slot.
+def add_moments(
+    x: NDArray[np.float64],
+    slot: NDArray[np.int32],
+    center: float,
+    scale: float,
+    sums: Sums,
+    ranges: Ranges,
+) -> None:
+    """Add a column, (n,), to `sums` and `ranges` in place; `slot`, (n,), is each row's place in them.
 
-    x: (n,); NaN is skipped; infinities count for min and max alone. slot: (n,), row of `out`, negative for
-    none. out: (s, 4), see `no_moments`. Each sum is one chain of additions in row order: to be bit-equal,
-    two runs must see the same rows in the same order (a partition's offsets), in batches of any size.
-    A center near the values keeps the squares small, and the variance exact. Raises ValueError if shapes do
-    not fit, IndexError if a slot is not below s.
+    NaN and rows of a negative slot are skipped; infinities count for the range alone. Raises ValueError
+    if there are not as many slots as values, IndexError if a slot is not below s.
     """
-    if len(slot) != len(x) or out.shape[1:] != (4,):
-        raise ValueError(f"{len(x)} values, {len(slot)} slots and moments of shape {out.shape}")
-    if _moments(x, slot, center, out):
-        raise IndexError(f"slot {slot.max()} of {len(out)}")
+    if len(slot) != len(x):
+        raise ValueError(f"{len(x)} values and {len(slot)} slots")
+    if _add(x, slot, center, scale, sums, ranges):
+        raise IndexError(f"slot {slot.max()} of {len(sums)}")
 
 
 @compiled
-def _moments(x: Any, slot: Any, center: Any, out: Any) -> int:
-    row = -1
-    first = second = low = high = 0.0
-    for i in range(len(x)):
-        if slot[i] != row:  # the sums of a run of rows stay in registers
-            if row >= 0:
-                out[row, 0], out[row, 1], out[row, 2], out[row, 3] = first, second, low, high
-            row = slot[i]
-            if row >= len(out):
-                return 1
-            if row >= 0:
-                first, second, low, high = out[row, 0], out[row, 1], out[row, 2], out[row, 3]
-        value = x[i]
-        if row >= 0 and value == value:
-            if abs(value) != np.inf:
-                gap = value - center
-                first += gap
-                second += gap * gap
-            low = value if value < low else low
-            high = value if value > high else high
-    if row >= 0:
-        out[row, 0], out[row, 1], out[row, 2], out[row, 3] = first, second, low, high
+def _add(x: Any, slot: Any, center: float, scale: float, sums: Any, ranges: Any) -> int:
+    """1 if a slot is too large, else 0."""
+    factor = (1 << FRACTION) / scale
+    for row in range(len(x)):
+        value = x[row]
+        at = slot[row]
+        if at >= len(sums):
+            return 1
+        if at < 0 or value != value:
+            continue
+        ranges[at, 0] = min(ranges[at, 0], value)
+        ranges[at, 1] = max(ranges[at, 1], value)
+        if abs(value) == np.inf:
+            continue
+        q = np.int64(np.rint(min(max((value - center) * factor, -_LIMIT), _LIMIT)))
+        sums[at, 0] += 1
+        sums[at, 1] += q
+        sums[at, 2] += q * q >> 32
+        sums[at, 3] += q * q & _LOW
     return 0
+
+
+def mean_and_variance(sums: Sums, center: float, scale: float) -> tuple[float, float] | None:
+    """Of one row of `sums`; population variance; None without values."""
+    count, first, high, low = sums.tolist()
+    if not count:
+        return None
+    squares = (high << 32) + low
+    unit = scale / (1 << FRACTION)
+    mean = center + first / count * unit
+    variance = (squares * count - first * first) / (count * count) * unit * unit
+    return (mean, variance) if math.isfinite(mean) and math.isfinite(variance) else None

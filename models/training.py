@@ -103,7 +103,7 @@ def train(
         version,
         _fit(task, training),
         measured,
-        _reference(task, training),
+        reference_of(task, training),
         len(training),
         verdict,
     )
@@ -171,7 +171,7 @@ def _scorer(task: Task, rows: Dataset) -> Scorer:
     return Scorer.from_bytes(_fit(task, rows))
 
 
-def _reference(task: Task, training: Dataset) -> list[dict[str, Any]]:
+def reference_of(task: Task, training: Dataset) -> list[dict[str, Any]]:
     windows = training.times // task.window_ms
     kinds: Mapping[str, Kind] = task.vector  # type: ignore[assignment]
     return build_reference(

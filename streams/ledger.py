@@ -37,3 +37,13 @@ class Ledger:
             entry[0] += 1
             entry[1] = (entry[1] + id_hash(event.id)) & MASK
         return state
+
+    def merge(self, states: Sequence[LedgerState]) -> LedgerState:
+        """The ledger of all partitions from theirs: counts and sums add up."""
+        merged = self.initial()
+        for state in states:
+            for topic, (count, total) in state.topics.items():
+                entry = merged.topics.setdefault(topic, [0, 0])
+                entry[0] += count
+                entry[1] = (entry[1] + total) & MASK
+        return merged

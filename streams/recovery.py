@@ -87,26 +87,28 @@ class CheckpointKeeper:
 
 def state_hashes(projector: Projector) -> list[Event]:
     """One StateHashed per fold, at the projector's offsets."""
-    events = []
-    for fold in projector.folds:
-        offsets = [
-            {"topic": topic, "partition": partition, "offset": offset}
-            for (topic, partition), offset in sorted(projector.offsets.items())
-            if topic in fold.topics
-        ]
-        sha256 = projector.fingerprint(fold.name)
-        at = [(o["topic"], o["partition"], o["offset"]) for o in offsets]
-        events.append(
-            derive(
-                STATE_HASHES,
-                "StateHashed",
-                *(fold.name, sha256, at),
-                time=int(time.time() * 1000),
-                caused_by=None,
-                fold=fold.name,
-                offsets=offsets,
-                sha256=sha256,
-                events=projector.events,
-            )
+    return [
+        state_hashed(
+            fold.name,
+            projector.fingerprint(fold.name),
+            {key: offset for key, offset in projector.offsets.items() if key[0] in fold.topics},
+            projector.events,
         )
-    return events
+        for fold in projector.folds
+    ]
+
+
+def state_hashed(fold: str, sha256: str, offsets: log.Offsets, events: int) -> Event:
+    """A live fold's fingerprint at `offsets`, after `events` events."""
+    at = [(topic, partition, offset) for (topic, partition), offset in sorted(offsets.items())]
+    return derive(
+        STATE_HASHES,
+        "StateHashed",
+        *(fold, sha256, at),
+        time=int(time.time() * 1000),
+        caused_by=None,
+        fold=fold,
+        offsets=[{"topic": t, "partition": p, "offset": offset} for t, p, offset in at],
+        sha256=sha256,
+        events=events,
+    )

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infra.jit import compiled
+from streams.store.hashing import key_hash
 
 SPAN = 1 << 17
 """Records a generation: between one and two of them is how far back a repeat is recognised."""
@@ -60,11 +61,7 @@ def _mark(ids: Ids, young: Ids, old: Ids, fresh: NDArray[np.bool_]) -> None:
     mask = np.uint64(len(young) - 1)
     one = np.uint64(1)
     for row in range(len(ids)):
-        key = ids[row, 0] * np.uint64(0x9E3779B97F4A7C15) ^ ids[row, 1]
-        key ^= key >> np.uint64(29)
-        key *= np.uint64(0xBF58476D1CE4E5B9)
-        key ^= key >> np.uint64(32)
-        key |= one  # 0 marks an empty place
+        key = key_hash(ids[row, 0], ids[row, 1]) | one  # 0 marks an empty place
         place = key >> np.uint64(7) & mask
         known = False
         at = place

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from threading import Lock
@@ -12,14 +12,13 @@ from numpy.typing import NDArray
 
 from schemas.catalogue import MODEL_VERSIONS, predictions_topic
 from schemas.codec import Codec
-from schemas.columnar import Columns, Records
-from schemas.columnar.decoder import Bad
+from schemas.columnar import Columns
 from schemas.event import Event
 from streams import log
 from streams.canonical import fingerprint
 from streams.reader import read_records
 from streams.references import Reference, References
-from streams.replay import Progress, Until, Verdict
+from streams.replay import Progress, Until, Verdict, stated_offsets
 from streams.task import Task
 from streams.window_hashes import fold_name
 from streams.window_partition import WindowPartition
@@ -30,23 +29,6 @@ OnSaid = Callable[[Sequence[Event]], None]
 
 
 ALL = Until()
-
-
-def fold_records(
-    task: Task,
-    codec: Codec,
-    references: Mapping[str, Reference],
-    records: Iterable[Records],
-    on_bad: Callable[[Records, Sequence[Bad]], None] = lambda records, bad: None,
-) -> Iterator[Event]:
-    """SketchTaken statements of one partition, whose records come in offset order from the log's start."""
-    run: WindowPartition | None = None
-    for batch in records:
-        run = run or WindowPartition(task, codec, batch.partition, references)
-        said, bad = run.take(batch)
-        if bad:
-            on_bad(batch, bad)
-        yield from said
 
 
 def replay_windows(
@@ -111,33 +93,27 @@ def verify_windows(
     verdicts = []
     for task in tasks:
         mine = {
-            name: event.data
+            name: event
             for name, event in stated.items()
             if name.startswith(fold_name(task.name, 0)[:-1])
         }
         for models_offset, names in _by_models(mine).items():
             references = References(bootstrap, codec)
             references.refresh({(MODEL_VERSIONS, 0): models_offset})
-            offsets = {name: _offsets(mine[name]) for name in names}
+            offsets = {name: stated_offsets(mine[name]) for name in names}
             topic = predictions_topic(task.name)
             to = {k: v for found in offsets.values() for k, v in found.items() if k[0] == topic}
             runs = replay_windows(bootstrap, codec, task, to, references.by_version, on_progress)
             for name in names:
                 run = runs[int(name.rpartition("/")[2])]
-                live, replayed = mine[name]["sha256"], fingerprint(run.state)
+                live, replayed = mine[name].data["sha256"], fingerprint(run.state)
                 verdicts.append(Verdict(name, live, replayed, offsets[name], run.events))
     return verdicts
 
 
-def _offsets(data: Mapping[str, object]) -> log.Offsets:
-    entries = data["offsets"]
-    assert isinstance(entries, list)
-    return {(entry["topic"], entry["partition"]): entry["offset"] for entry in entries}
-
-
-def _by_models(stated: Mapping[str, Mapping[str, object]]) -> dict[int, list[str]]:
+def _by_models(stated: Mapping[str, Event]) -> dict[int, list[str]]:
     """Names by how far the models had been read when they were stated."""
     groups: dict[int, list[str]] = {}
     for name in sorted(stated):
-        groups.setdefault(_offsets(stated[name]).get((MODEL_VERSIONS, 0), 0), []).append(name)
+        groups.setdefault(stated_offsets(stated[name]).get((MODEL_VERSIONS, 0), 0), []).append(name)
     return groups

@@ -186,7 +186,7 @@ class WindowWorker:
         said = self._released(owned)
         passed = self._reader.at_end(*key) and run.pass_over(self._reader.position(*key))
         if run.position != owned.hashed and now - owned.hashed_at > HASH_SECONDS:
-            said.append(state_hash(run, self._references.offsets, int(time.time() * 1000)))
+            said.append(state_hash(run, self._references.offsets))
             owned.hashed_at, owned.hashed = now, run.position
         if said or passed:
             self._emitter.put(Said(key, said, run.progress()))

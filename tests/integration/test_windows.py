@@ -117,9 +117,9 @@ def test_a_replay_of_the_windows_has_the_fingerprints_that_the_worker_stated(
 
     def stated() -> bool:
         offsets = {
-            (o["topic"], o["partition"]): o["offset"]
+            key: offset
             for event in replay.stated_hashes(own.bootstrap, codec).values()
-            for o in event.data["offsets"]
+            for key, offset in replay.stated_offsets(event).items()
         }
         return offsets.items() >= ends.items()
 
