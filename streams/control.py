@@ -1,8 +1,9 @@
 """The Faust runner: the control plane's processors, where rates are low and decisions are made.
 
-One processor per topic hands each record to the same pure reactors that replay runs; what they answer is
-acknowledged by the log before the record counts as done (at least once; ids derived from causes do the
-rest). Windows are closed by the folds on event time, never by Faust's clock.
+One processor per topic puts its records in a queue; what has come by then goes, in order, to the same pure
+reactors that replay runs, and what they answer is acknowledged by the log, all together, before the records
+count as done (at least once; ids derived from causes do the rest). Windows are closed by the folds on
+event time, never by Faust's clock.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 
 import faust
 import structlog
-from faust.types import StreamT
+from faust.types import EventT, StreamT
 
 from schemas.codec import Codec
 from schemas.errors import RegistryUnavailable, UndecodableEvent
@@ -29,6 +30,8 @@ from streams.recovery import state_hashes
 logger = structlog.get_logger()
 HASH_SECONDS = 5.0
 STALLED_SECONDS = 45.0
+QUEUED = 512
+"""Records that wait to be reacted to, at most; as many are answered together."""
 
 
 class ControlPlane:
@@ -40,6 +43,7 @@ class ControlPlane:
         self._codec = codec
         self._projector = projector
         self._lock = asyncio.Lock()
+        self._queue: asyncio.Queue[EventT[bytes]] = asyncio.Queue(QUEUED)
         self._out: dict[str, Any] = {}
         """Topics that were written to, by name."""
         self._meter = LagMeter(bootstrap, group)
@@ -67,6 +71,7 @@ class ControlPlane:
         )
         for topic in projector.topics:
             self._processor(topic)
+        self.app.task(self._work)
         self.app.timer(interval=HASH_SECONDS)(self._state_hashes)
         self.app.timer(interval=5.0)(self._watchdog)
 
@@ -74,29 +79,50 @@ class ControlPlane:
         topic = self.app.topic(name, key_serializer="raw", value_serializer="raw")
 
         async def processor(stream: StreamT[bytes]) -> AsyncIterator[None]:
-            async for record in stream.events():
-                message = record.message
-                at = Position(name, message.partition, message.offset)
-                await self._handle(at, message.value, int(message.timestamp * 1000))
+            async for record in stream.noack().events():  # type: ignore[attr-defined]
+                await self._queue.put(record)
                 yield
 
         self.app.agent(topic, name=f"processor.{name}")(processor)
 
-    async def _handle(self, at: Position, value: Any, recorded_ms: int) -> None:
+    async def _work(self) -> None:
+        """Queue -> reactors -> log. What goes wrong ends the process: Faust would count records as done."""
+        try:
+            while True:
+                records = [await self._queue.get()]
+                while len(records) < QUEUED and not self._queue.empty():
+                    records.append(self._queue.get_nowait())
+                await self._answer(records)
+                for record in records:
+                    record.ack()
+                self._moved_at = time.monotonic()
+        except Exception:
+            logger.exception("the control plane cannot go on")
+            os._exit(1)
+
+    async def _answer(self, records: Sequence[EventT[bytes]]) -> None:
+        events = await asyncio.to_thread(lambda: [self._decoded(record) for record in records])
+        async with self._lock:  # the folds' state has one writer
+            answers: list[Event] = []
+            for event in events:
+                if isinstance(event, Position):
+                    self._projector.skip_to(event.topic, event.partition, event.offset + 1)
+                else:
+                    answers += self._projector.react(event)
+            await self._send(answers)
+
+    def _decoded(self, record: EventT[bytes]) -> Event | Position:
+        """The record's event, or its position if it is none; waits for the registry."""
+        message = record.message
+        at = Position(message.topic, message.partition, message.offset)
         while True:
             try:
-                event = await asyncio.to_thread(self._codec.decode, at, value, recorded_ms)
-                break
+                return self._codec.decode(at, message.value, int(message.timestamp * 1000))
             except UndecodableEvent as error:
                 logger.warning("undecodable record skipped", at=str(at), why=str(error))
-                async with self._lock:
-                    self._projector.skip_to(at.topic, at.partition, at.offset + 1)
-                return
+                return at
             except RegistryUnavailable:
-                await asyncio.sleep(0.5)
-        async with self._lock:  # one record at a time: the folds' state has one writer
-            await self._send(self._projector.react(event))
-            self._moved_at = time.monotonic()
+                time.sleep(0.5)
 
     async def _send(self, events: Sequence[Event]) -> None:
         if not events:
