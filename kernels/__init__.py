@@ -1,7 +1,16 @@
 """Drift's arithmetic: histograms, moments, and distances of histograms, on the right device."""
 
 from kernels.counting import tally
-from kernels.dispatch import accumulate, distances, histograms, js_rows, ks_rows, psi_rows, use
+from kernels.dispatch import (
+    accumulate,
+    distances,
+    histograms,
+    js_rows,
+    ks_rows,
+    load,
+    psi_rows,
+    use,
+)
 from kernels.moments import add_moments, mean_and_variance, no_ranges
 from kernels.reference import bin_index, histogram, js, ks, psi
 from kernels.scores import Distances
@@ -18,6 +27,7 @@ __all__ = [
     "js_rows",
     "ks",
     "ks_rows",
+    "load",
     "mean_and_variance",
     "no_ranges",
     "psi",

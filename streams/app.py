@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 from prometheus_client import Counter, Gauge, start_http_server
 
+import kernels
 from infra.settings import HOST, Settings
 from streams import batch, control, log
 from streams.fold import Fold, Projector
@@ -116,6 +117,7 @@ def run_control(
     group: str = CONTROL_GROUP,
 ) -> None:
     """Scoring and the retrain policy of every task, and the folds `more`, until SIGTERM."""
+    kernels.load()
     codec = log.connect_codec(settings, tasks)
     folds = [*control_folds(tasks, settings.partitions), *more]
     projector = recover(settings.bootstrap, codec, group, folds)

@@ -67,7 +67,7 @@ def run(
             _pass_over(projector, merger, ends)
             now = time.monotonic()
             if count and answers:
-                _append(writer, answers, stop)
+                writer.insist(answers, stop)
             # Idle, too: a store that was emptied is filled again.
             if count or now - flushed_at > FLUSH_SECONDS:
                 flush(projector)
@@ -82,9 +82,9 @@ def run(
                 and projector.events != hashed_events
                 and not len(merger)
             ):
-                _append(writer, state_hashes(projector), stop)
+                writer.insist(state_hashes(projector), stop)
                 hashed_at, hashed_events = now, projector.events
-        _append(writer, state_hashes(projector), threading.Event())
+        writer.insist(state_hashes(projector), threading.Event())
     finally:
         meter.close()
         consumer.close()
@@ -116,18 +116,6 @@ def _pass_over(projector: Projector, merger: Merger, ends: log.Offsets) -> None:
     for topic, partition in list(ends):
         if not merger.queued((topic, partition)):
             projector.skip_to(topic, partition, ends.pop((topic, partition)))
-
-
-def _append(writer: log.LogWriter, events: Sequence[Event], stop: threading.Event) -> None:
-    """Until the log has them: what was reacted to must be said, or nothing is committed."""
-    while True:
-        try:
-            writer.append(events)
-            return
-        except log.LogUnavailable as error:
-            logger.warning("append not acknowledged, trying again", error=str(error))
-            if stop.is_set():
-                raise
 
 
 def _commit(consumer: Consumer, projector: Projector) -> None:

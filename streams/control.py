@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import faust
 import structlog
@@ -22,9 +22,10 @@ from faust.types import EventT, StreamT
 from schemas.codec import Codec
 from schemas.errors import RegistryUnavailable, UndecodableEvent
 from schemas.event import Event, Position
+from streams.faust_transport import Transport
 from streams.fold import Projector
 from streams.lag import LagMeter
-from streams.log import record_headers
+from streams.log import LogWriter
 from streams.recovery import state_hashes
 
 logger = structlog.get_logger()
@@ -32,6 +33,8 @@ HASH_SECONDS = 5.0
 STALLED_SECONDS = 45.0
 QUEUED = 512
 """Records that wait to be reacted to, at most; as many are answered together."""
+LINGER_SECONDS = 0.05
+"""What comes within this time is answered together."""
 
 
 class ControlPlane:
@@ -44,8 +47,8 @@ class ControlPlane:
         self._projector = projector
         self._lock = asyncio.Lock()
         self._queue: asyncio.Queue[EventT[bytes]] = asyncio.Queue(QUEUED)
-        self._out: dict[str, Any] = {}
-        """Topics that were written to, by name."""
+        self._writer = LogWriter(bootstrap, codec)
+        self._stopping = threading.Event()
         self._meter = LagMeter(bootstrap, group)
         self._hashed_events = -1
         self._moved_at = time.monotonic()
@@ -59,9 +62,6 @@ class ControlPlane:
             topic_allow_declare=False,
             key_serializer="raw",
             value_serializer="raw",
-            producer_acks=-1,
-            producer_linger=0.005,  # seconds
-            producer_request_timeout=30.0,
             consumer_auto_offset_reset="earliest",
             broker_commit_interval=1.0,
             broker_session_timeout=10.0,
@@ -69,6 +69,7 @@ class ControlPlane:
             stream_wait_empty=False,
             loghandlers=[],
         )
+        self.app.transport = Transport(self.app.conf.broker_consumer, self.app)
         for topic in projector.topics:
             self._processor(topic)
         self.app.task(self._work)
@@ -90,6 +91,7 @@ class ControlPlane:
         try:
             while True:
                 records = [await self._queue.get()]
+                await asyncio.sleep(LINGER_SECONDS)
                 while len(records) < QUEUED and not self._queue.empty():
                     records.append(self._queue.get_nowait())
                 await self._answer(records)
@@ -99,17 +101,22 @@ class ControlPlane:
         except Exception:
             logger.exception("the control plane cannot go on")
             os._exit(1)
+        finally:
+            self._stopping.set()
 
     async def _answer(self, records: Sequence[EventT[bytes]]) -> None:
-        events = await asyncio.to_thread(lambda: [self._decoded(record) for record in records])
         async with self._lock:  # the folds' state has one writer
-            answers: list[Event] = []
-            for event in events:
-                if isinstance(event, Position):
-                    self._projector.skip_to(event.topic, event.partition, event.offset + 1)
-                else:
-                    answers += self._projector.react(event)
-            await self._send(answers)
+            await asyncio.to_thread(self._react, records)
+
+    def _react(self, records: Sequence[EventT[bytes]]) -> None:
+        answers: list[Event] = []
+        for record in records:
+            event = self._decoded(record)
+            if isinstance(event, Position):
+                self._projector.skip_to(event.topic, event.partition, event.offset + 1)
+            else:
+                answers += self._projector.react(event)
+        self._writer.insist(answers, self._stopping)
 
     def _decoded(self, record: EventT[bytes]) -> Event | Position:
         """The record's event, or its position if it is none; waits for the registry."""
@@ -124,25 +131,14 @@ class ControlPlane:
             except RegistryUnavailable:
                 time.sleep(0.5)
 
-    async def _send(self, events: Sequence[Event]) -> None:
-        if not events:
-            return
-        values = await asyncio.to_thread(lambda: [self._codec.encode(event) for event in events])
-        pending = []
-        for event, value in zip(events, values, strict=True):
-            topic = self._out.get(event.topic)
-            if topic is None:
-                topic = self._out[event.topic] = self.app.topic(event.topic)
-            key, headers = self._codec.key(event), record_headers(event)
-            pending.append(await topic.send(key=key, value=value, headers=headers))
-        for sent in pending:
-            await sent
-
     async def _state_hashes(self) -> None:
         async with self._lock:
             if self._projector.events != self._hashed_events:
-                await self._send(state_hashes(self._projector))
-                self._hashed_events = self._projector.events
+                await asyncio.to_thread(self._hash)
+
+    def _hash(self) -> None:
+        self._writer.insist(state_hashes(self._projector), self._stopping)
+        self._hashed_events = self._projector.events
 
     async def _watchdog(self) -> None:
         """Without progress while there is something to read: exit, and the supervisor starts anew."""
@@ -162,4 +158,5 @@ def run(bootstrap: str, codec: Codec, group: str, projector: Projector, data: Pa
     """Run the Faust worker until SIGTERM or SIGINT."""
     plane = ControlPlane(bootstrap, codec, group, projector, data)
     worker = faust.Worker(plane.app, loglevel="WARN", quiet=True, redirect_stdouts=False)
+    worker.spinner = None  # it would have every debug message made, to turn by them
     worker.execute_from_commandline()

@@ -9,17 +9,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-import structlog
-
 from schemas.event import Event
-from streams.log import LogUnavailable, LogWriter, Partition
+from streams.log import LogWriter, Partition
 
-logger = structlog.get_logger()
 P = TypeVar("P")
 
 QUEUED = 64
 """Batches on their way at most: nobody reads faster than what follows is acknowledged."""
 COMMIT_SECONDS = 0.25
+LINGER_SECONDS = 0.05
+"""What comes within this time is appended together: small appends cost the brokers more than large reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +73,9 @@ class Emitter(Generic[P]):
                 batch = self._take()
                 waiting = [item for item in batch if isinstance(item, threading.Event)]
                 said = [item for item in batch if isinstance(item, Said)]
-                self._append([event for item in said for event in item.events])
+                self._writer.insist(
+                    [event for item in said for event in item.events], self._closing
+                )
                 due.update({item.partition: item.progress for item in said})
                 rested = time.monotonic() - committed_at > COMMIT_SECONDS
                 if due and (rested or waiting or self._closing.is_set()):
@@ -88,21 +89,15 @@ class Emitter(Generic[P]):
 
     def _take(self) -> list[Said[P] | threading.Event]:
         batch: list[Said[P] | threading.Event] = []
+        wait = COMMIT_SECONDS / 2
+        until = 0.0
         try:
-            batch.append(self._queue.get(timeout=COMMIT_SECONDS / 2))
             while len(batch) < QUEUED:
-                batch.append(self._queue.get_nowait())
+                batch.append(self._queue.get(timeout=wait))
+                if isinstance(batch[-1], threading.Event):  # somebody waits
+                    break
+                until = until or time.monotonic() + LINGER_SECONDS
+                wait = max(0.0, until - time.monotonic())
         except queue.Empty:
             pass
         return batch
-
-    def _append(self, events: Sequence[Event]) -> None:
-        """Until the log has them: what was folded must be said, or nothing is committed."""
-        while events:
-            try:
-                self._writer.append(events)
-                return
-            except LogUnavailable as error:
-                logger.warning("append not acknowledged, trying again", error=str(error))
-                if self._closing.is_set():
-                    raise

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
 from confluent_kafka import (
     TIMESTAMP_NOT_AVAILABLE,
     Consumer,
@@ -39,6 +41,7 @@ ELECTING = (
     KafkaError.FENCED_LEADER_EPOCH,
     KafkaError.UNKNOWN_LEADER_EPOCH,
 )
+logger = structlog.get_logger()
 _HEX = re.compile(r"(?!0*$)[0-9a-f]+").fullmatch
 Offsets = dict[Partition, int]
 
@@ -125,6 +128,17 @@ class LogWriter:
             for event in events
         ]
         return self.append_raw(records)
+
+    def insist(self, events: Sequence[Event], stop: threading.Event) -> None:
+        """`append` until it works: what was folded must be said. Raises LogUnavailable once `stop` is set."""
+        while events:
+            try:
+                self.append(events)
+                return
+            except LogUnavailable as error:
+                logger.warning("append not acknowledged, trying again", error=str(error))
+                if stop.is_set():
+                    raise
 
     def append_raw(
         self, records: Sequence[tuple[str, bytes | None, bytes | None, list[tuple[str, bytes]]]]

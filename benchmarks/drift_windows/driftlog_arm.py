@@ -1,4 +1,7 @@
-"""driftlog itself: a window worker and the control plane, as live, until every DriftScored is in the log."""
+"""driftlog itself: a window worker and the control plane, as live, until every DriftScored is in the log.
+
+The control plane is up before the clock starts, with nothing to do: it reads no prediction.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,7 @@ from schemas.catalogue import (
     SKETCHES,
     STATE_HASHES,
 )
+from schemas.codec import Codec
 from schemas.event import Event, derive
 from streams import log
 from streams.task import DriftPolicy, Numeric, Task
@@ -64,18 +68,19 @@ def main() -> None:
     log.LogWriter(settings.bootstrap, codec).append(
         [registered(job, task, version) for version in job.models]
     )
-    parts = [start(name) for name in PARTS]
+    worker, control = parts = [start(name) for name in PARTS]
     for process in parts:
         assert process.stdout is not None
         if process.stdout.readline() != "READY\n":
             raise SystemExit("a part did not get ready")
+    tell(control)
+    next(events_in(settings, codec, STATE_HASHES))  # the control plane is there
     wait_for_go()
-    for process in parts:
-        tell(process)
+    tell(worker)
     scores = wait_for_scores(job, settings, task)
     ended = now()
-    began = float(stop(parts[0]))
-    stop(parts[1])
+    began = float(stop(worker))
+    stop(control)
     finish(job, began, ended, [(m, start_, name, psi) for (m, start_, name), psi in scores.items()])
 
 
@@ -206,7 +211,9 @@ def wait_for_scores(job: Job, settings: Settings, task: Task) -> dict[tuple[str,
     """The newest score of each window and column, once these are about every event of the topic."""
     last_window = job.start_ms + (job.windows - 1) * job.window_ms
     newest: dict[tuple[str, int, str], tuple[int, int, float]] = {}
-    for data in scores_in(settings, task):
+    codec = log.connect_codec(settings, [task])
+    for event in events_in(settings, codec, DRIFT_SCORES):
+        data = event.data
         if data["window_start"] > last_window:
             continue
         key = data["model_version"], data["window_start"], data["feature"]
@@ -219,14 +226,10 @@ def wait_for_scores(job: Job, settings: Settings, task: Task) -> dict[tuple[str,
     raise AssertionError
 
 
-def scores_in(settings: Settings, task: Task) -> Iterator[dict[str, Any]]:
-    codec = log.connect_codec(settings, [task])
-    for items in log.follow(
-        settings.bootstrap, codec, [DRIFT_SCORES], from_start=True, wait_s=0.02
-    ):
-        for item in items:
-            if isinstance(item, Event):
-                yield dict(item.data)
+def events_in(settings: Settings, codec: Codec, topic: str) -> Iterator[Event]:
+    """Those in the log and those that come."""
+    for items in log.follow(settings.bootstrap, codec, [topic], from_start=True, wait_s=0.02):
+        yield from (item for item in items if isinstance(item, Event))
 
 
 if __name__ == "__main__":
