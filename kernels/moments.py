@@ -50,24 +50,36 @@ def add_moments(
 
 @compiled
 def _add(x: Any, slot: Any, center: float, scale: float, sums: Any, ranges: Any) -> int:
-    """1 if a slot is too large, else 0."""
+    """1 if a slot is too large, else 0. Neighbours of one slot, as most are, are summed in registers."""
     factor = (1 << FRACTION) / scale
-    for row in range(len(x)):
-        value = x[row]
+    row = 0
+    while row < len(x):
         at = slot[row]
         if at >= len(sums):
             return 1
-        if at < 0 or value != value:
+        if at < 0:
+            row += 1
             continue
-        ranges[at, 0] = min(ranges[at, 0], value)
-        ranges[at, 1] = max(ranges[at, 1], value)
-        if abs(value) == np.inf:
-            continue
-        q = np.int64(np.rint(min(max((value - center) * factor, -_LIMIT), _LIMIT)))
-        sums[at, 0] += 1
-        sums[at, 1] += q
-        sums[at, 2] += q * q >> 32
-        sums[at, 3] += q * q & _LOW
+        least, greatest = ranges[at, 0], ranges[at, 1]
+        count = first = high = low = np.int64(0)
+        while row < len(x) and slot[row] == at:
+            value = x[row]
+            row += 1
+            if value != value:
+                continue
+            least, greatest = min(least, value), max(greatest, value)
+            if abs(value) == np.inf:
+                continue
+            q = np.int64(np.rint(min(max((value - center) * factor, -_LIMIT), _LIMIT)))
+            count += 1
+            first += q
+            high += q * q >> 32
+            low += q * q & _LOW
+        ranges[at, 0], ranges[at, 1] = least, greatest
+        sums[at, 0] += count
+        sums[at, 1] += first
+        sums[at, 2] += high
+        sums[at, 3] += low
     return 0
 
 

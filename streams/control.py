@@ -34,7 +34,7 @@ STALLED_SECONDS = 45.0
 QUEUED = 512
 """Records that wait to be reacted to, at most; as many are answered together."""
 LINGER_SECONDS = 0.05
-"""What comes within this time is answered together."""
+"""Between two rounds of answers at least."""
 
 
 class ControlPlane:
@@ -88,10 +88,12 @@ class ControlPlane:
 
     async def _work(self) -> None:
         """Queue -> reactors -> log. What goes wrong ends the process: Faust would count records as done."""
+        answered_at = 0.0
         try:
             while True:
                 records = [await self._queue.get()]
-                await asyncio.sleep(LINGER_SECONDS)
+                await asyncio.sleep(answered_at + LINGER_SECONDS - time.monotonic())
+                answered_at = time.monotonic()
                 while len(records) < QUEUED and not self._queue.empty():
                     records.append(self._queue.get_nowait())
                 await self._answer(records)

@@ -18,7 +18,7 @@ QUEUED = 64
 """Batches on their way at most: nobody reads faster than what follows is acknowledged."""
 COMMIT_SECONDS = 0.25
 LINGER_SECONDS = 0.05
-"""What comes within this time is appended together: small appends cost the brokers more than large reads."""
+"""Between two appends at least: small ones cost the brokers more than large reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +67,11 @@ class Emitter(Generic[P]):
 
     def _run(self) -> None:
         due: dict[Partition, P] = {}
-        committed_at = time.monotonic()
+        committed_at = appended_at = time.monotonic()
         try:
             while not (self._closing.is_set() and self._queue.empty()):
-                batch = self._take()
+                batch = self._take(appended_at + LINGER_SECONDS)
+                appended_at = time.monotonic()
                 waiting = [item for item in batch if isinstance(item, threading.Event)]
                 said = [item for item in batch if isinstance(item, Said)]
                 self._writer.insist(
@@ -87,16 +88,15 @@ class Emitter(Generic[P]):
         except Exception as error:  # the owner's next put or flush raises it
             self._error = error
 
-    def _take(self) -> list[Said[P] | threading.Event]:
+    def _take(self, until: float) -> list[Said[P] | threading.Event]:
+        """What comes until then, or the first thing after it."""
         batch: list[Said[P] | threading.Event] = []
         wait = COMMIT_SECONDS / 2
-        until = 0.0
         try:
             while len(batch) < QUEUED:
                 batch.append(self._queue.get(timeout=wait))
                 if isinstance(batch[-1], threading.Event):  # somebody waits
                     break
-                until = until or time.monotonic() + LINGER_SECONDS
                 wait = max(0.0, until - time.monotonic())
         except queue.Empty:
             pass

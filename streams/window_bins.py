@@ -70,6 +70,8 @@ class ModelBins:
             self.columns.append(Column(name, path, self.bins, size, edges, known))
             self.bins += size
         self._derived = derived.from_reference(reference)
+        inputs = [f"features.{name}" for name in self._derived.inputs] if self._derived else []
+        self._paths = {*inputs, *(column.path for column in self.columns)}
         self._luts: dict[str, NDArray[np.int32]] = {}
 
     def tallies(self) -> Tallies:
@@ -89,6 +91,10 @@ class ModelBins:
         slot: NDArray[np.int32],
     ) -> None:
         """Add each row to `tallies[slot]`; rows of slot -1 are left out."""
+        mine = np.flatnonzero(slot >= 0)
+        if len(mine) < len(slot):  # gathered once, not skipped in every column
+            slot = slot[mine]
+            data = {path: data[path][mine] for path in self._paths if path in data}
         counts = np.zeros((len(tallies), self.bins), np.int64)
         missing = np.zeros((len(tallies), len(self.columns)), np.int64)
         sums = np.zeros((len(tallies), len(self.columns), 4), np.int64)
