@@ -88,6 +88,7 @@ def verify_windows(
     tasks: Sequence[Task],
     stated: Mapping[str, Event],
     on_progress: Progress = lambda done, total: None,
+    on_said: OnSaid = lambda said: None,
 ) -> list[Verdict]:
     """Each partition's windows at the offsets of its newest StateHashed, beside what was stated."""
     verdicts = []
@@ -103,7 +104,8 @@ def verify_windows(
             offsets = {name: stated_offsets(mine[name]) for name in names}
             topic = predictions_topic(task.name)
             to = {k: v for found in offsets.values() for k, v in found.items() if k[0] == topic}
-            runs = replay_windows(bootstrap, codec, task, to, references.by_version, on_progress)
+            known = references.by_version
+            runs = replay_windows(bootstrap, codec, task, to, known, on_progress, on_said)
             for name in names:
                 run = runs[int(name.rpartition("/")[2])]
                 live, replayed = mine[name].data["sha256"], fingerprint(run.state)

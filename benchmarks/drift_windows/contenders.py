@@ -12,7 +12,8 @@ from pathlib import Path
 from benchmarks.drift_windows.kafka_streams.build import command as kafka_streams
 from benchmarks.harness import ROOT, NotRun
 
-FLOOR, PLAIN, FRAMEWORK, JAVA, OURS = "floor", "plain", "framework", "java", "driftlog"
+FLOOR, PLAIN, FRAMEWORK, JAVA = "floor", "plain", "framework", "java"
+OURS, REPLAY = "driftlog", "replay"
 _MODULE = "benchmarks.drift_windows"
 
 
@@ -75,6 +76,7 @@ class Contender:
 CONTENDERS = (
     Contender("floor", "confluent-kafka, nothing decoded", FLOOR, "peers.floor", runs=3),
     Contender("driftlog", "driftlog: worker and control plane", OURS, "driftlog_arm", runs=3),
+    Contender("replay", "driftlog: replay of all drift folds", REPLAY, "replay_arm", runs=3),
     Contender(
         "pyruhvro",
         "confluent-kafka + pyruhvro + NumPy",

@@ -6,6 +6,7 @@ The control plane is up before the clock starts, with nothing to do: it reads no
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -25,12 +26,15 @@ from schemas.catalogue import (
     RETRAIN_REQUESTS,
     SKETCHES,
     STATE_HASHES,
+    predictions_topic,
 )
 from schemas.codec import Codec
 from schemas.event import Event, derive
-from streams import log
+from streams import log, replay
+from streams.folds import control_folds
 from streams.task import DriftPolicy, Numeric, Task
 from streams.topics import ensure_topics, register_schemas
+from streams.window_hashes import fold_name
 
 PARTS = ("windows", "control")
 WRITTEN = (
@@ -79,9 +83,11 @@ def main() -> None:
     tell(worker)
     scores = wait_for_scores(job, settings, task)
     ended = now()
-    began = float(stop(worker))
+    wait_for_hashes(settings, task)
+    began, worker_mb = map(float, stop(worker).split())
     stop(control)
-    finish(job, began, ended, [(m, start_, name, psi) for (m, start_, name), psi in scores.items()])
+    rows = [(model, start_, name, psi) for (model, start_, name), psi in scores.items()]
+    finish(job, began, ended, rows, worker_mb=worker_mb)
 
 
 def part(job: Job, name: str) -> None:
@@ -110,7 +116,8 @@ def part(job: Job, name: str) -> None:
     sys.stdin.readline()
     done.set()
     thread.join()
-    print(worker.began, flush=True)
+    peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(worker.began, peak_kb / 1024, flush=True)
 
 
 def exit_when_told() -> None:
@@ -224,6 +231,20 @@ def wait_for_scores(job: Job, settings: Settings, task: Task) -> dict[tuple[str,
             if counted == job.events * (len(job.features) + 1):
                 return {key: psi for key, (_, _, psi) in newest.items()}
     raise AssertionError
+
+
+def wait_for_hashes(settings: Settings, task: Task) -> None:
+    """Until every drift fold has stated its state at the end of what it reads: for the replay."""
+    ends = replay.ends(settings.bootstrap, [predictions_topic(task.name), SKETCHES])
+    due = {fold_name(task.name, p) for p in range(settings.partitions)}
+    due |= {
+        fold.name for fold in control_folds([task], settings.partitions) if SKETCHES in fold.topics
+    }
+    for event in events_in(settings, log.connect_codec(settings, [task]), STATE_HASHES):
+        if all(offset >= ends.get(key, 0) for key, offset in replay.stated_offsets(event).items()):
+            due.discard(event.data["fold"])
+        if not due:
+            return
 
 
 def events_in(settings: Settings, codec: Codec, topic: str) -> Iterator[Event]:

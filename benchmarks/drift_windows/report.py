@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks.drift_windows.contenders import FLOOR, FRAMEWORK, OURS
+from benchmarks.drift_windows.contenders import FLOOR, FRAMEWORK, OURS, REPLAY
 from benchmarks.drift_windows.run import Outcome
 from benchmarks.harness import Goal
 
@@ -22,6 +22,9 @@ OVER_FLOOR = 1.0
 OVER_KAFKA_STREAMS = 2.0
 OVER_FRAMEWORKS = 30.0
 MOST_MB = 600.0
+MOST_WORKER_MB = 500.0
+REPLAYED = 500_000.0
+"""Events a second."""
 
 
 def best_framework(outcomes: Sequence[Outcome]) -> Outcome | None:
@@ -66,7 +69,7 @@ def _ratio(rate: float, other: float | None) -> str:
 def goals(outcomes: Sequence[Outcome]) -> list[Goal]:
     """What could be judged with the contenders that were asked for."""
     ours = next((o for o in outcomes if o.contender.kind == OURS), None)
-    found = [_equal(outcomes)]
+    found = [_equal(outcomes), *_replayed(outcomes)]
     if ours is None:
         return found
     rates = {o.contender.name: o.rate for o in outcomes if o.turns}
@@ -98,7 +101,21 @@ def goals(outcomes: Sequence[Outcome]) -> list[Goal]:
     if ours.turns:
         words = f"driftlog's memory stays below {MOST_MB:.0f} MB"
         found.append(Goal(words, f"{ours.peak_mb:.0f} MB", ours.peak_mb < MOST_MB))
+        most = max((turn.worker_mb or 0.0 for turn in ours.turns), default=0.0)
+        if most:
+            words = f"its window worker's stays below {MOST_WORKER_MB:.0f} MB"
+            figures = f"{most:.0f} MB, {ours.events:,} events behind"
+            found.append(Goal(words, figures, most < MOST_WORKER_MB))
     return found
+
+
+def _replayed(outcomes: Sequence[Outcome]) -> list[Goal]:
+    words = f"replay to the live run's fingerprints at {REPLAYED:,.0f} events/s or more"
+    return [
+        Goal(words, one.note or f"{one.rate:,.0f} events/s", (one.rate or 0.0) >= REPLAYED)
+        for one in outcomes
+        if one.contender.kind == REPLAY
+    ]
 
 
 def _equal(outcomes: Sequence[Outcome]) -> Goal:

@@ -24,6 +24,8 @@ class Turn:
     seconds: float
     used: harness.Used
     broker_cpu_s: float
+    worker_mb: float | None = None
+    """Peak resident memory of driftlog's window worker alone."""
 
 
 @dataclass
@@ -111,7 +113,9 @@ class Stage:
         )
         brokers = harness.broker_cpu_seconds(self._settings) - before
         seconds = result["ended"] - result["began"]
-        outcome.turns.append(Turn(events / seconds, seconds, used, brokers))
+        outcome.turns.append(
+            Turn(events / seconds, seconds, used, brokers, result.get("worker_mb"))
+        )
         if contender.kind == FLOOR:
             return
         found = {

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from benchmarks.drift_windows import counting, workload
-from benchmarks.drift_windows.contenders import FLOOR, FRAMEWORK, JAVA, OURS, Contender
+from benchmarks.drift_windows.contenders import FLOOR, FRAMEWORK, JAVA, OURS, REPLAY, Contender
 from benchmarks.drift_windows.encoder import encode, keys
 from benchmarks.drift_windows.job import Job
 from benchmarks.drift_windows.peers.fastavro_rows import Rows
@@ -201,6 +201,16 @@ def test_goals_compare_medians_with_the_floor_java_and_the_best_framework() -> N
     ran[1] = outcome("driftlog", OURS, 89.0, mb=700.0)
     ran[3] = replace(ran[3], equal=False)
     assert [goal.met for goal in goals(ran)] == [False, False, False, False, False]
+
+
+@pytest.mark.parametrize(("rate", "worker_mb", "met"), [(5e5, 499.0, True), (4.9e5, 501.0, False)])
+def test_goals_of_the_replay_and_of_a_worker_alone(
+    rate: float, worker_mb: float, met: bool
+) -> None:
+    ours = outcome("driftlog", OURS, 1.0)
+    ours.turns = [replace(ours.turns[0], worker_mb=worker_mb)]
+    ran = [ours, outcome("replay", REPLAY, rate)]
+    assert [goal.met for goal in goals(ran)] == [True, met, True, met]
 
 
 def test_a_contender_that_did_not_run_stands_last_and_misses_what_needs_it() -> None:
