@@ -28,7 +28,7 @@ from schemas.registry.client import RegistryClient
 from streams import log, replay
 from streams.checkpoint import save
 from streams.fold import Fold
-from streams.folds import control_folds, worker_folds
+from streams.folds import control_folds, outcome_folds, worker_folds
 from streams.side_by_side import Plan, rebuild_all
 from streams.task import Numeric, Rate, Task
 
@@ -66,7 +66,7 @@ class Bench:
     def folds(self) -> list[list[Fold]]:
         partitions = self.settings.partitions
         return [
-            worker_folds([self.task], partitions),
+            [*worker_folds([self.task], partitions), *outcome_folds([self.task], partitions)],
             [*control_folds([self.task], partitions), Registry()],
         ]
 

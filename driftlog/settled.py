@@ -15,9 +15,9 @@ from infra.settings import HOST, Settings
 from models.registry import Registry
 from schemas.catalogue import predictions_topic
 from streams import log
-from streams.app import CONTROL_GROUP, WINDOWS_GROUP, WORKER_GROUP
+from streams.app import CONTROL_GROUP, WINDOWS_GROUP, WORKER_GROUP, outcomes_group
 from streams.fold import Fold
-from streams.folds import control_folds, worker_folds
+from streams.folds import control_folds, outcome_folds, worker_folds
 from streams.log import LogUnavailable
 from streams.task import Task
 
@@ -25,9 +25,11 @@ Lags = dict[str, int]
 
 
 def live_folds(settings: Settings, tasks: Sequence[Task]) -> dict[str, list[Fold]]:
-    """The folds that live services drive event by event, by consumer group (input windows: by column)."""
+    """The folds of live services, by consumer group (but for input windows)."""
+    outcomes = {outcomes_group(task): outcome_folds([task], settings.partitions) for task in tasks}
     return {
         WORKER_GROUP: worker_folds(tasks, settings.partitions),
+        **outcomes,
         CONTROL_GROUP: [*control_folds(tasks, settings.partitions), Registry()],
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from prometheus_client import Counter, Gauge, start_http_server
@@ -20,39 +20,106 @@ from streams.online import OnlineStore
 from streams.recovery import recover
 from streams.task import Task
 
+if TYPE_CHECKING:
+    from streams.outcome_worker import OutcomeWorker
+
 logger = structlog.get_logger()
 WORKER_GROUP = "driftlog-worker"
 WINDOWS_GROUP = "driftlog-windows"
 CONTROL_GROUP = "driftlog-control"
 
 
+def outcomes_group(task: Task) -> str:
+    """Of the outcomes of one task: each has a local store that stands at its own offsets."""
+    return f"driftlog-outcomes-{task.name}"
+
+
 def run_worker(settings: Settings, tasks: Sequence[Task]) -> None:
     """Features and outcomes of every task, until SIGTERM."""
-    stop = _stop_on_signals()
-    applied = Counter("driftlog_worker_events", "Events applied by the worker.")
-    pending = Gauge("driftlog_worker_waiting_predictions", "Predictions without label.", ["task"])
+    from streams.outcome_worker import OutcomeWorker  # compiled loops: only who needs them waits
 
-    def on_batch(count: int, projector: Projector) -> None:
+    stop = _stop_on_signals()
+    applied = Counter("driftlog_worker_events", "Events applied to the features.")
+    pending = Gauge("driftlog_worker_waiting_predictions", "Predictions without label.", ["task"])
+    joined = Gauge(
+        "driftlog_worker_outcomes",
+        "Predictions that met their label (matched) or aged out (unmatched); labels that aged out (unused),"
+        " those among them that came too late (late).",
+        ["task", "outcome"],
+    )
+    codec = log.connect_codec(settings, tasks)
+    outcomes = [
+        OutcomeWorker(
+            settings.bootstrap,
+            codec,
+            task,
+            settings.partitions,
+            outcomes_group(task),
+            settings.home / "outcomes" / task.name,
+            _skipped,
+        )
+        for task in tasks
+    ]
+    threads = [OutcomeThread(worker, stop) for worker in outcomes]
+
+    def on_batch(count: int, projector: Projector) -> None:  # noqa: ARG001
         applied.inc(count)
-        for task in tasks:
-            join = projector.states[f"{task.name}.outcomes"].join
-            pending.labels(task.name).set(len(join.predictions))
+
+    def tell() -> None:
+        while not stop.wait(1.0):
+            for worker in outcomes:
+                pending.labels(worker.task.name).set(worker.waiting)
+                for outcome, count in worker.counts.items():
+                    joined.labels(worker.task.name, outcome).set(count)
 
     store = OnlineStore(settings.redis, tasks)
 
     def on_recovered() -> None:
         start_http_server(settings.port(18002), HOST)
+        threading.Thread(target=tell, daemon=True).start()
 
-    batch.run(
-        settings.bootstrap,
-        log.connect_codec(settings, tasks),
-        WORKER_GROUP,
-        worker_folds(tasks, settings.partitions),
-        stop,
-        store.flush,
-        on_batch,
-        on_recovered,
-    )
+    for thread in threads:
+        thread.start()
+    try:
+        batch.run(
+            settings.bootstrap,
+            codec,
+            WORKER_GROUP,
+            worker_folds(tasks, settings.partitions),
+            stop,
+            store.flush,
+            on_batch,
+            on_recovered,
+        )
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    for thread in threads:
+        if thread.failed is not None:
+            raise thread.failed
+
+
+class OutcomeThread(threading.Thread):
+    """Runs an outcome worker; what ends it early ends the service."""
+
+    def __init__(self, worker: OutcomeWorker, stop: threading.Event) -> None:
+        super().__init__(name=f"outcomes-{worker.task.name}", daemon=True)
+        self.failed: Exception | None = None
+        self._worker, self._stopping = worker, stop
+
+    def run(self) -> None:
+        try:
+            self._worker.run(self._stopping)
+        except Exception as error:
+            self.failed = error
+            self._stopping.set()
+
+
+def _skipped(partition: log.Partition, bad: Sequence[Any]) -> None:
+    """The history consumer owns the dead-letter topic."""
+    first = str(bad[0].error)
+    logger.warning("undecodable records skipped", at=partition, count=len(bad), first=first)
 
 
 def run_windows(settings: Settings, tasks: Sequence[Task], name: str, base_port: int) -> None:
@@ -63,9 +130,8 @@ def run_windows(settings: Settings, tasks: Sequence[Task], name: str, base_port:
     unreadable = Counter("driftlog_windows_unreadable", "Records that are no event.", ["topic"])
 
     def on_bad(partition: log.Partition, bad: Sequence[Any]) -> None:
-        """The history consumer owns the dead-letter topic."""
         unreadable.labels(partition[0]).inc(len(bad))
-        logger.warning("undecodable records", at=partition, count=len(bad), first=str(bad[0].error))
+        _skipped(partition, bad)
 
     codec = log.connect_codec(settings, tasks)
     worker = WindowWorker(

@@ -13,15 +13,13 @@ from streams.task import Task
 
 
 def worker_folds(tasks: Sequence[Task], partitions: int) -> list[Fold]:
-    """Driven by the batch runner: features, outcome windows. (Input windows: `streams.window_worker`.)"""
-    return [
-        fold
-        for task in tasks
-        for fold in (
-            FeatureFold(task, partitions),
-            OutcomeWindows(task, partitions),
-        )
-    ]
+    """Driven by the batch runner. (Input windows: `streams.window_worker`.)"""
+    return [FeatureFold(task, partitions) for task in tasks]
+
+
+def outcome_folds(tasks: Sequence[Task], partitions: int) -> list[Fold]:
+    """Driven by column (`streams.outcome_worker`), with the very states that these leave event by event."""
+    return [OutcomeWindows(task, partitions) for task in tasks]
 
 
 def control_folds(tasks: Sequence[Task], partitions: int) -> list[Fold]:

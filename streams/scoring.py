@@ -29,7 +29,9 @@ from streams.reference import input_columns, label_column
 from streams.task import SCORE, Task
 
 KEPT_WINDOWS = 32
-"""A judged window is forgotten this many windows after it: a sketch that late changes nothing."""
+"""A judged window is forgotten once every partition is this many windows past it."""
+IDLE_WINDOWS = 1024
+"""A partition that is so many windows behind the furthest one counts as idle and keeps no window."""
 WAITING_WINDOWS = 4096
 """Windows and outcomes of a version that wait for its ModelRegistered, at most."""
 LOSSES = 128
@@ -416,7 +418,9 @@ class Scoring:
 
     def _horizon(self, state: ScoringState) -> int:
         """Start of the oldest window that can still be restated."""
-        return max(state.progress.values(), default=0) - KEPT_WINDOWS * self._width
+        furthest = max(state.progress.values(), default=0)
+        slowest = min(state.progress.get(partition, 0) for partition in range(self._partitions))
+        return max(slowest, furthest - IDLE_WINDOWS * self._width) - KEPT_WINDOWS * self._width
 
     def _forget(self, state: ScoringState) -> None:
         horizon = self._horizon(state)

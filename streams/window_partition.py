@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,7 +96,7 @@ class WindowPartition:
         if self._keep is not None:
             fresh &= self._keep(columns)
         if not fresh.all():
-            columns = _rows(columns, fresh)
+            columns = columns.rows(fresh)
         said: list[Event] = []
         for part, aloud in self._parts(columns):
             events = self._absorb(part, records)
@@ -146,18 +146,9 @@ class WindowPartition:
         if begin == stated == 0:
             return [(columns, True)]
         rows = np.arange(len(columns))
-        silent = _rows(columns, (rows >= begin) & (rows < stated))
-        return [(silent, False), (_rows(columns, rows >= max(begin, stated)), True)]
+        silent = columns.rows((rows >= begin) & (rows < stated))
+        return [(silent, False), (columns.rows(rows >= max(begin, stated)), True)]
 
     def _know_models(self) -> None:
         for version in self._references.keys() - self._models.keys():
             self._models[version] = ModelBins(self._references[version])
-
-
-def _rows(columns: Columns, keep: Sequence[bool] | np.ndarray) -> Columns:
-    return replace(
-        columns,
-        offset=columns.offset[keep],
-        recorded=columns.recorded[keep],
-        data={path: values[keep] for path, values in columns.data.items()},
-    )

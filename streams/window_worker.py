@@ -152,15 +152,24 @@ class WindowWorker:
     def _advance_one(self) -> bool:
         """A batch of the partition that is furthest behind in event time and has one; False if none has.
 
-        So windows of different partitions close side by side, and are judged once.
+        While more of it is on its way, no other of its topic goes further ahead than a window: so windows
+        of different partitions close side by side, and are judged once.
         """
+        behind: dict[str, int] = {}
         for key, owned in sorted(self.owned.copy().items(), key=_stream_time):
-            if owned.lock.acquire(blocking=False):
-                try:
-                    if not owned.lost and self._advance(key, owned):
-                        return True
-                finally:
-                    owned.lock.release()
+            topic, at = key[0], owned.run.state.stream_time
+            if at > behind.get(topic, at) + self._tasks[topic].window_ms:
+                continue
+            if not owned.lock.acquire(blocking=False):  # another thread is at it
+                behind.setdefault(topic, at)
+                continue
+            try:
+                if not owned.lost and self._advance(key, owned):
+                    return True
+                if not owned.lost and not self._reader.at_end(*key):
+                    behind.setdefault(topic, at)
+            finally:
+                owned.lock.release()
         return False
 
     def _advance(self, key: log.Partition, owned: Owned) -> bool:

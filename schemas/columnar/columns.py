@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -41,3 +41,12 @@ class Columns:
 
     def __len__(self) -> int:
         return len(self.offset)
+
+    def rows(self, keep: NDArray[np.bool_] | slice) -> Columns:
+        """Those that `keep`, a mask of shape (n,) or a slice, names; `others` stay."""
+        return replace(
+            self,
+            offset=self.offset[keep],
+            recorded=self.recorded[keep],
+            data={path: values[keep] for path, values in self.data.items()},
+        )

@@ -13,7 +13,7 @@ from confluent_kafka import TopicPartition
 
 from driftlog.replay_diff import differences, find_replays
 from driftlog.replay_log import Replay, ReplayWriter, rescored
-from driftlog.verify import PartitionedLedger, check_folds
+from driftlog.verify import check_folds
 from infra.settings import Settings
 from schemas.catalogue import labels_topic, predictions_topic, system_topics
 from schemas.codec import Codec
@@ -22,6 +22,7 @@ from streams import log
 from streams.checkpoint import CountingProjector, save
 from streams.features import FeatureFold
 from streams.fold import Fold, Projector
+from streams.ledger import Ledger
 from streams.outcomes import OutcomeWindows
 from streams.recovery import CheckpointKeeper, recover, state_hashes
 from streams.replay import Until, ends, rebuild, topic_ids
@@ -122,7 +123,7 @@ def plan(cluster: Settings, **more: Any) -> Plan:
 
 def groups() -> list[list[Fold]]:
     return [[FeatureFold(REPLAYED, PARTITIONS)], [OutcomeWindows(REPLAYED, PARTITIONS)],
-            [PartitionedLedger([PREDICTIONS, LABELS])]]  # fmt: skip
+            [Ledger([PREDICTIONS, LABELS])]]  # fmt: skip
 
 
 def test_processes_side_by_side_make_what_one_makes(cluster: Settings, codec: Codec) -> None:
@@ -148,8 +149,8 @@ def test_an_event_in_two_partitions_counts_once_whoever_counts(
     ]
     at = log.LogWriter(cluster.bootstrap, codec).append(others)
     assert len({position.partition for position in at}) > 1
-    name = PartitionedLedger([]).name
-    only = [[PartitionedLedger([PREDICTIONS, LABELS])]]
+    name = Ledger([]).name
+    only = [[Ledger([PREDICTIONS, LABELS])]]
     several, one = rebuild_all(plan(cluster), only, 3), rebuild_all(plan(cluster), only, 1)
     assert several.fingerprint(name) == one.fingerprint(name)
     assert several.events == one.events

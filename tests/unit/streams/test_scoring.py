@@ -495,3 +495,15 @@ def test_every_score_is_the_reference_statistic_of_what_the_parts_add_up_to(
         column = {"counts": whole[:-1], "missing": 0, "swing": 0.0}
         assert row["threshold"] == psi_threshold(column, n, 4000, 2, TASK.drift)
         assert row["drifted"] == (row["psi"] > row["threshold"] and n >= 50)
+
+
+def test_a_partition_far_behind_the_others_is_waited_for() -> None:
+    days = 3 * KEPT_WINDOWS
+    ahead = [inputs(day, 0) for day in range(days)]
+    behind = [inputs(day, 1, SKEWED) for day in range(days)]
+    answers, state = run(model(), *ahead, inputs(0, 1), *behind[1:])
+    newest = {e.data["window_start"]: e.data for e in answers if e.topic == DRIFT_SCORES}
+    assert [newest[day * DAY]["count"] for day in range(days)] == [2 * sum(EVEN)] * days
+    assert len(state.versions["toy-1"].inputs) == KEPT_WINDOWS + 1
+    *_, last = run(model(), *ahead)
+    assert len(last.versions["toy-1"].inputs) == days
