@@ -90,6 +90,7 @@ def run_worker(settings: Settings, tasks: Sequence[Task]) -> None:
             store.flush,
             on_batch,
             on_recovered,
+            settings.home / "checkpoints",
         )
     finally:
         stop.set()
@@ -186,6 +187,7 @@ def run_control(
     kernels.load()
     codec = log.connect_codec(settings, tasks)
     folds = [*control_folds(tasks, settings.partitions), *more]
-    projector = recover(settings.bootstrap, codec, group, folds)
+    checkpoints = settings.home / "checkpoints"
+    projector = recover(settings.bootstrap, codec, group, folds, checkpoints)
     start_http_server(settings.port(18003), HOST)
-    control.run(settings.bootstrap, codec, group, projector, settings.home / "faust")
+    control.run(settings.bootstrap, codec, group, projector, settings.home / "faust", checkpoints)

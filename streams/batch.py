@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -19,7 +20,7 @@ from streams import log
 from streams.fold import Fold, Projector
 from streams.lag import LagMeter
 from streams.merge import Merger
-from streams.recovery import recover, state_hashes
+from streams.recovery import CheckpointKeeper, recover, state_hashes
 
 logger = structlog.get_logger()
 HASH_SECONDS = 5.0
@@ -35,12 +36,16 @@ def run(
     flush: Callable[[Projector], None] = lambda _: None,
     on_batch: Callable[[int, Projector], None] = lambda count, projector: None,
     on_recovered: Callable[[], None] = lambda: None,
+    checkpoints: Path | None = None,
 ) -> None:
     """Run until `stop` is set. `flush(projector)` writes derived stores before each commit.
 
+    A folder of `checkpoints` saves the next start most of the way.
+
     Raises LogUnavailable when brokers stay away; the supervisor starts it again.
     """
-    projector = recover(bootstrap, codec, group, folds)
+    projector = recover(bootstrap, codec, group, folds, checkpoints)
+    keeper = CheckpointKeeper(bootstrap, checkpoints) if checkpoints else None
     flush(projector)
     on_recovered()
     writer = log.LogWriter(bootstrap, codec)
@@ -77,6 +82,8 @@ def run(
                 _commit(consumer, projector)
                 committed = dict(projector.offsets)
                 on_batch(count, projector)
+                if keeper is not None:
+                    keeper.keep(projector)
             if (
                 now - hashed_at > HASH_SECONDS
                 and projector.events != hashed_events

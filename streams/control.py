@@ -26,7 +26,7 @@ from streams.faust_transport import Transport
 from streams.fold import Projector
 from streams.lag import LagMeter
 from streams.log import LogWriter
-from streams.recovery import state_hashes
+from streams.recovery import CheckpointKeeper, state_hashes
 
 logger = structlog.get_logger()
 HASH_SECONDS = 5.0
@@ -41,7 +41,13 @@ class ControlPlane:
     """A Faust app around one projector."""
 
     def __init__(
-        self, bootstrap: str, codec: Codec, group: str, projector: Projector, data: Path
+        self,
+        bootstrap: str,
+        codec: Codec,
+        group: str,
+        projector: Projector,
+        data: Path,
+        checkpoints: Path | None = None,
     ) -> None:
         self._codec = codec
         self._projector = projector
@@ -49,6 +55,7 @@ class ControlPlane:
         self._queue: asyncio.Queue[EventT[bytes]] = asyncio.Queue(QUEUED)
         self._writer = LogWriter(bootstrap, codec)
         self._stopping = threading.Event()
+        self._keeper = CheckpointKeeper(bootstrap, checkpoints) if checkpoints else None
         self._meter = LagMeter(bootstrap, group)
         self._hashed_events = -1
         self._moved_at = time.monotonic()
@@ -141,6 +148,8 @@ class ControlPlane:
     def _hash(self) -> None:
         self._writer.insist(state_hashes(self._projector), self._stopping)
         self._hashed_events = self._projector.events
+        if self._keeper is not None:
+            self._keeper.keep(self._projector)
 
     async def _watchdog(self) -> None:
         """Without progress while there is something to read: exit, and the supervisor starts anew."""
@@ -156,9 +165,16 @@ class ControlPlane:
             os._exit(1)
 
 
-def run(bootstrap: str, codec: Codec, group: str, projector: Projector, data: Path) -> None:
-    """Run the Faust worker until SIGTERM or SIGINT."""
-    plane = ControlPlane(bootstrap, codec, group, projector, data)
+def run(
+    bootstrap: str,
+    codec: Codec,
+    group: str,
+    projector: Projector,
+    data: Path,
+    checkpoints: Path | None = None,
+) -> None:
+    """Run the Faust worker until SIGTERM or SIGINT; `data` is Faust's folder."""
+    plane = ControlPlane(bootstrap, codec, group, projector, data, checkpoints)
     worker = faust.Worker(plane.app, loglevel="WARN", quiet=True, redirect_stdouts=False)
     worker.spinner = None  # it would have every debug message made, to turn by them
     worker.execute_from_commandline()
