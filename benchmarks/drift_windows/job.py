@@ -70,7 +70,8 @@ def wait_for_go() -> None:
 def finish(job: Job, began: float, ended: float, scores: Iterable[Score], **more: Any) -> None:
     """Hand in the scores; `began`, `ended` by `time.monotonic`. Returns when the process may end."""
     Path(job.scores).write_text(json.dumps(list(scores)), encoding="utf-8")
-    print("RESULT " + json.dumps({"began": began, "ended": ended, **more}), flush=True)
+    # On a line of its own: a framework may have written to the one before.
+    print("\nRESULT " + json.dumps({"began": began, "ended": ended, **more}), flush=True)
     sys.stdin.readline()
 
 
