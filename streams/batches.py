@@ -6,7 +6,6 @@ was given, whatever a batch says. Integers are big-endian.
 
 from __future__ import annotations
 
-import ctypes
 import gzip
 import struct
 from collections import deque
@@ -32,7 +31,7 @@ _CODEC, _APPEND_TIME, _TRANSACTIONAL, _CONTROL = 0x07, 0x08, 0x10, 0x20
 _NONE, _GZIP, _SNAPPY, _LZ4, _ZSTD = range(5)
 
 # Columns of the table of batches that are to be read.
-_AT, _SIZE, _N, _BASE, _LAST, _TIME, _PACKED, _APPENDED = range(8)
+_AT, _SIZE, _N, _BASE, _LAST, _TIME, _PACKED, _APPENDED, _CHUNK = range(9)
 _SMALLEST = 7
 """Bytes of a record without anything in it."""
 _ROWS = 512
@@ -180,12 +179,21 @@ def _aborts(at: int, end: int) -> bool:
 
 @compiled
 def scan(
-    begin: int, end: int, position: int, limit: int, taken: int, aborted: Any, done: Any, table: Any, rows: int
+    begin: int,
+    end: int,
+    position: int,
+    limit: int,
+    taken: int,
+    aborted: Any,
+    done: Any,
+    table: Any,
+    rows: int,
+    which: int,
 ) -> Any:
     """Check the batches from `begin` on and note in `table` those to be read, of which `rows` and `taken`
     records are there already, until `limit` records (or one batch that has more) or the table is full.
 
-    Passes control batches and those of `aborted` transactions; `done` notes whose abort mark was passed.
+    Rows say that they lie in chunk `which`. Passes control batches and those of `aborted` transactions; `done` notes whose abort mark was passed.
     Returns (address reached, offset reached, records, rows, code); on a bad batch, it stands there.
     """
     while rows < len(table):
@@ -217,6 +225,7 @@ def scan(
             table[rows, _N], table[rows, _BASE], table[rows, _LAST] = count, base, last
             table[rows, _TIME] = _be64(begin + (_MAX_TIME if appended else _FIRST_TIME))
             table[rows, _PACKED], table[rows, _APPENDED] = attributes & _CODEC, appended
+            table[rows, _CHUNK] = which
             rows += 1
             taken += count
         position = max(position, last + 1)
@@ -336,10 +345,10 @@ def take(chunks: deque[Chunk], position: int, limit: int, room: Room) -> Taken:
 
     Chunks that were read are removed. Raises BadBatch; what was good before it was taken by the call before.
     """
-    table = np.empty((_ROWS, 8), np.int64)
+    table = np.empty((_ROWS, 9), np.int64)
     rows = taken = freed = 0
     reached = position
-    owners: list[object] = []
+    data: list[Bytes] = []
     while chunks and rows < _ROWS:
         first = chunks[0]
         base = first.data.ctypes.data
@@ -353,12 +362,13 @@ def take(chunks: deque[Chunk], position: int, limit: int, room: Room) -> Taken:
             first.done,
             table,
             rows,
+            len(data),
         )
         if code != _GOOD:
             if rows:
                 break
             raise BadBatch(f"the batch after offset {reached - 1}: {_WHY[code]}")
-        owners.append(first.data)
+        data.append(first.data)
         first.begin = begin - base
         if first.begin < len(first.data):
             rest = len(first.data) - first.begin
@@ -367,26 +377,31 @@ def take(chunks: deque[Chunk], position: int, limit: int, room: Room) -> Taken:
         chunks.popleft()
         freed += len(first.data)
     table = table[:rows]
-    owners += _unpack(table, room)
+    unpacked = _unpack(table, data, room)
     for row in table[table[:, _N] * _SMALLEST > table[:, _SIZE]]:
         raise BadBatch(f"{_named(row)} has no room for {row[_N]} records")
     out = room(32 * taken).view(np.int64).reshape(4, taken)
     count, bad = parse(table, position, out)
     if bad >= 0:
         raise BadBatch(f"{_named(table[bad])} has records that contradict it")
-    return Taken(*out[:, :count], owners, reached, freed)
+    return Taken(*out[:, :count], (data, unpacked), reached, freed)
 
 
-def _unpack(table: NDArray[np.int64], room: Room) -> list[object]:
-    """Unpack the compressed batches of `table` and point it at what came out; the memory that this lies in."""
+def _unpack(table: NDArray[np.int64], data: list[Bytes], room: Room) -> list[Bytes]:
+    """Unpack the compressed batches of `table`, which lie in `data`, and point it at what came out.
+
+    Returns the memory that this lies in.
+    """
     rooms = [lz4_room(row[_AT], row[_SIZE]) if row[_PACKED] == _LZ4 else 0 for row in table]
     space = room(sum(rooms))
-    owners: list[object] = [space]
+    owners = [space]
     begin = 0
     for row, size in zip(table, rooms, strict=True):
         if row[_PACKED] == _NONE:
             continue
-        source = _view(int(row[_AT]), int(row[_SIZE]))
+        whole = data[row[_CHUNK]]
+        at = row[_AT] - whole.ctypes.data
+        source = whole[at : at + row[_SIZE]]
         try:
             if row[_PACKED] == _LZ4:
                 target = space[begin : begin + size]
@@ -399,11 +414,6 @@ def _unpack(table: NDArray[np.int64], room: Room) -> list[object]:
             raise BadBatch(f"{_named(row)} does not unpack: {error!r}") from error
         row[_AT], row[_SIZE] = target.ctypes.data, len(target)
     return owners
-
-
-def _view(address: int, size: int) -> Bytes:
-    """The bytes there; whoever calls keeps them alive."""
-    return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
 
 
 def _snappy(packed: Bytes) -> bytes:

@@ -36,6 +36,13 @@ class Records:
         address = int(self.address[index])
         return ctypes.string_at(address, int(self.length[index])) if address else None
 
+    def between(self, begin: int, end: int) -> Records:
+        """Those from index `begin` up to before `end`, over the same payloads."""
+        arrays = self.address, self.length, self.offset, self.recorded
+        return Records(
+            self.topic, self.partition, *(a[begin:end] for a in arrays), owner=self.owner
+        )
+
     @classmethod
     def of(
         cls,
