@@ -32,6 +32,7 @@ _NONE, _GZIP, _SNAPPY, _LZ4, _ZSTD = range(5)
 
 # Columns of the table of batches that are to be read.
 _AT, _SIZE, _N, _BASE, _LAST, _TIME, _PACKED, _APPENDED, _CHUNK = range(9)
+_LZ4_FRAME, _LZ4_SUMS, _LZ4_SIZED, _LZ4_APART = 0x184D2204, 0x10, 0x08, 0x20
 _SMALLEST = 7
 """Bytes of a record without anything in it."""
 _ROWS = 512
@@ -282,16 +283,16 @@ def parse(table: Any, position: int, out: Any) -> Any:
 def lz4_room(at: int, size: int) -> int:
     """Bytes that an LZ4 frame of `size` bytes has unpacked at most, by its list of blocks; 0 if it is none."""
     end = at + size
-    if size < 7 or load_i32(at) != 0x184D2204:
+    if size < 7 or load_i32(at) != _LZ4_FRAME:
         return 0
     flags, largest = load_u8(at + 4), 1 << (8 + 2 * (load_u8(at + 5) >> 4 & 7))
-    at += 7 + (8 if flags & 8 else 0) + (4 if flags & 1 else 0)
+    at += 7 + (flags & _LZ4_SIZED) + (flags & 1) * 4
     room = 0
     while end - at >= 4:
         block = load_i32(at) & 0x7FFFFFFF
         if block == 0:
             return room
-        at += 4 + block + (4 if flags & 16 else 0)
+        at += 4 + block + (4 if flags & _LZ4_SUMS else 0)
         room += largest
     return 0
 
@@ -405,7 +406,7 @@ def _unpack(table: NDArray[np.int64], data: list[Bytes], room: Room) -> list[Byt
         try:
             if row[_PACKED] == _LZ4:
                 target = space[begin : begin + size]
-                target = target[: cramjam.lz4.decompress_into(source, target)]
+                target = target[: _lz4(source, target)]
                 begin += len(target)
             else:
                 target = np.frombuffer(_UNPACKERS[int(row[_PACKED])](source), np.uint8)
@@ -414,6 +415,30 @@ def _unpack(table: NDArray[np.int64], data: list[Bytes], room: Room) -> list[Byt
             raise BadBatch(f"{_named(row)} does not unpack: {error!r}") from error
         row[_AT], row[_SIZE] = target.ctypes.data, len(target)
     return owners
+
+
+def _lz4(packed: Bytes, into: Bytes) -> int:
+    """Unpack a frame for which `lz4_room` found room; bytes that came out.
+
+    Block by block, as Kafka's clients write them, this copies once; a general reader of frames copies thrice.
+    """
+    if not len(into):
+        raise ValueError("no LZ4 frame")
+    flags, largest, done = int(packed[4]), 1 << (8 + 2 * (int(packed[5]) >> 4 & 7)), 0
+    if not flags & _LZ4_APART:
+        return int(cramjam.lz4.decompress_into(packed, into))
+    at = 7 + (flags & _LZ4_SIZED) + (flags & 1) * 4
+    while size := struct.unpack_from("<I", packed, at)[0]:
+        at += 4
+        block = packed[at : at + (size & 0x7FFFFFFF)]
+        if size >> 31:  # not compressible
+            into[done : done + len(block)] = block
+            done += len(block)
+        else:
+            target = into[done : done + largest]
+            done += cramjam.lz4.decompress_block_into(block, target, largest)
+        at += len(block) + (4 if flags & _LZ4_SUMS else 0)
+    return done
 
 
 def _snappy(packed: Bytes) -> bytes:
