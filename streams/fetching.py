@@ -37,7 +37,7 @@ ANSWER_BYTES = 1 << 23
 """Of all partitions together in one answer, unless one batch has more."""
 PATIENCE_S = 10.0
 """A broker that is silent for longer is given up until it is found again."""
-BACKOFF_S = 0.1
+BACKOFF_S = 0.05
 LOOK_SECONDS = 5.0
 """A partition that has no leader for so long may not exist: then the brokers' word is taken for it."""
 _FIRST_BYTES = 1 << 16
@@ -109,13 +109,13 @@ class Connection(asyncio.BufferedProtocol):
 
     @classmethod
     async def to(cls, host: str, port: int) -> Connection:
-        """Raises OSError, TimeoutError."""
+        """Raises OSError, as for what takes too long."""
         async with asyncio.timeout(PATIENCE_S):
             _, made = await asyncio.get_running_loop().create_connection(cls, host, port)
         return made
 
     async def ask(self, request: Any) -> memoryview:
-        """The answer's body, valid until the next question; raises OSError, TimeoutError."""
+        """The answer's body, valid until the next question; raises OSError."""
         if self._transport is None:
             raise ConnectionError("the broker closed the connection")
         self._number += 1
@@ -219,7 +219,6 @@ class FetchClient:
 
     def _unpack(self, part: OpenPartition, limit: int) -> None:
         """The next of what came into `rest`; the position passes what readers of committed records skip."""
-        full = part.waiting >= self._queue_bytes
         try:
             taken = take(part.chunks, part.position, limit, self._buffers.take)
         except BadBatch as error:
@@ -228,8 +227,9 @@ class FetchClient:
                 part.failure = _stuck(part, part.position, str(error))
             raise part.failure from error
         with part.ready:
+            before = part.waiting
             part.waiting -= taken.freed
-        if full and part.waiting < self._queue_bytes:
+        if before >= self._queue_bytes > part.waiting:
             self._wake()
         part.reached = taken.position
         if len(taken.offset):
@@ -303,8 +303,7 @@ class FetchClient:
                     await self._lookup.wait()
                     continue
                 await self._find(lost)
-                # Also where all are found: those that went wrong at once must not spin.
-                await asyncio.sleep(BACKOFF_S if any(p.leader is None for p in lost) else 0.01)
+                await asyncio.sleep(BACKOFF_S)  # also where all are found: it may be the dead one still
         except Exception as error:  # whoever polls must hear of it
             for part in self._open():
                 part.fail(error)
@@ -354,7 +353,7 @@ class FetchClient:
                 if self._informer is None:
                     self._informer = await Connection.to(host, port)
                 body = await self._informer.ask(request)
-            except (OSError, TimeoutError):
+            except OSError:
                 if self._informer is not None:
                     self._informer.close()
                 self._informer = None
@@ -381,13 +380,13 @@ class FetchClient:
                 full = len(asked) < len(mine)
                 came = False
                 if asked:
-                    connection = connection or await Connection.to(*self._brokers[broker])
+                    connection = connection or await self._connect(broker)
                     came = await self._fetch(connection, asked, 0 if full else WAIT_MS)
                 if full and not came:
                     with suppress(TimeoutError):
                         async with asyncio.timeout(BESIDE_S):
                             await room.wait()
-        except (OSError, TimeoutError, KeyError):  # KeyError: it left the cluster
+        except OSError:
             self._lose([part for part in self._open() if part.leader == broker])
         except Exception as error:
             for part in self._open():
@@ -397,6 +396,11 @@ class FetchClient:
             del self._room[broker]
             if connection is not None:
                 connection.close()
+
+    async def _connect(self, broker: int) -> Connection:
+        if broker not in self._brokers:
+            raise ConnectionError(f"broker {broker} left the cluster")
+        return await Connection.to(*self._brokers[broker])
 
     def _lose(self, parts: list[OpenPartition]) -> None:
         for part in parts:
@@ -418,7 +422,7 @@ class FetchClient:
         body = await connection.ask(request.build(FetchRequest_v11))
         by_name = {(part.topic, part.partition): part for part in asked}
         came, gone = False, []
-        for answer in answers(body):
+        for answer in self._answers(body, asked):
             part = by_name[answer.topic, answer.partition]
             if answer.error in (0, KafkaError.OFFSET_OUT_OF_RANGE):
                 part.heard = time.monotonic()
@@ -429,8 +433,7 @@ class FetchClient:
             elif answer.error in _PASSING:
                 self._lose([part])
             else:
-                part.fail(_stuck(part, part.asked, KafkaError(answer.error).str()))
-                self._news.set()
+                self._fail([part], KafkaError(answer.error).str())
         for part in gone:
             low, high = [await _offset(connection, part, which) for which in (_EARLIEST, _LATEST)]
             part.fail(
@@ -443,6 +446,18 @@ class FetchClient:
             self._news.set()
         return came
 
+    def _answers(self, body: memoryview, asked: list[OpenPartition]) -> list[Answer]:
+        try:
+            return answers(body)
+        except BadBatch as error:
+            self._fail(asked, str(error))
+            return []
+
+    def _fail(self, parts: list[OpenPartition], why: str) -> None:
+        for part in parts:
+            part.fail(_stuck(part, part.asked, why))
+        self._news.set()
+
     def _deliver(self, part: OpenPartition, answer: Answer, body: memoryview) -> bool:
         """Hand an answer to whoever polls; whether it held records."""
         came = None
@@ -451,8 +466,7 @@ class FetchClient:
             try:
                 came = chunk(batches, part.asked, answer.aborted, self._buffers.take)
             except BadBatch as error:
-                part.fail(_stuck(part, part.asked, str(error)))
-                self._news.set()
+                self._fail([part], str(error))
                 return False
         with part.ready:
             if part.failure is not None:
