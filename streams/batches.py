@@ -323,6 +323,8 @@ def chunk(body: memoryview, position: int, aborted: NDArray[np.int64], room: Roo
         raise BadBatch(f"the batch after {size} bytes from offset {position} on: {_WHY[code]}")
     if size == 0:
         raise BadBatch(f"no whole batch in {len(source)} bytes from offset {position} on")
+    if after <= position:
+        raise BadBatch(f"the batches that came for offset {position} end before it")
     data = room(size)
     data[:] = source[:size]
     return Chunk(data, 0, records, after, aborted, np.zeros(len(aborted), np.uint8))
@@ -335,7 +337,7 @@ class Taken(NamedTuple):
     length: NDArray[np.int64]
     offset: NDArray[np.int64]
     recorded: NDArray[np.int64]
-    owner: object
+    owner: tuple[list[Bytes], list[Bytes]]
     position: int
     freed: int
     """Bytes of chunks that were read to their end."""

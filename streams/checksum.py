@@ -76,7 +76,7 @@ def _word() -> Any:
     return intrinsic(step)
 
 
-_next = _word()
+next_word = _word()
 
 
 @compiled
@@ -85,7 +85,7 @@ def crc32c(address: int, size: int) -> int:
     crc = 0xFFFFFFFF
     end = address + size
     while end - address >= 8:
-        crc = _next(crc, load_i64(address))
+        crc = next_word(crc, load_i64(address))
         address += 8
     while address < end:
         crc = TABLES[0, (crc ^ load_u8(address)) & 255] ^ crc >> 8
