@@ -92,9 +92,7 @@ def _answers(body: memoryview) -> list[Answer]:
             if at > len(body):
                 raise ValueError(f"{topic}[{partition}] has {size} bytes, more than came")
             aborted = np.array(pairs, np.int64).reshape(count, 2)
-            found.append(
-                Answer(topic, partition, code or error, high, stable, aborted, begin, at)
-            )
+            found.append(Answer(topic, partition, code or error, high, stable, aborted, begin, at))
     return found
 
 
@@ -114,18 +112,13 @@ def _extent(at: int, end: int) -> Any:
     """(bytes of the batch at `at`, code); 0 bytes if it is not whole before `end`."""
     if end - at <= _MAGIC:
         return 0, _GOOD
-    size = _AFTER_LENGTH + _be32(at + _LENGTH)
-    if size <= _MAGIC:
-        return 0, _BROKEN
-    if load_u8(at + _MAGIC) != 2:
-        return 0, _OLD
-    if size < _RECORDS:
-        return 0, _BROKEN
-    if size > end - at:
-        return 0, _GOOD
-    if _be32(at + _LAST_DELTA) < 0 or _be32(at + _COUNT) < 0:
-        return 0, _BROKEN
-    return size, _GOOD
+    size, code = _AFTER_LENGTH + _be32(at + _LENGTH), _GOOD
+    whole = size <= end - at
+    if size > _MAGIC and load_u8(at + _MAGIC) != 2:
+        code = _OLD
+    elif size < _RECORDS or (whole and (_be32(at + _LAST_DELTA) < 0 or _be32(at + _COUNT) < 0)):
+        code = _BROKEN
+    return size if whole and code == _GOOD else 0, code
 
 
 @compiled
@@ -149,9 +142,9 @@ def survey(address: int, size: int, position: int) -> Any:
 
 @compiled
 def _varint(at: int, end: int) -> Any:
-    """(value, address after it); that address is 0 if it does not end before `end`."""
+    """(value, address after it); that address is 0 if `at` is or if it does not end before `end`."""
     value = shift = 0
-    while at < end and shift < 64:
+    while 0 < at < end and shift < 64:
         byte = load_u8(at)
         at += 1
         value |= (byte & 0x7F) << shift
@@ -164,15 +157,11 @@ def _varint(at: int, end: int) -> Any:
 @compiled
 def _aborts(at: int, end: int) -> bool:
     """Whether the control batch at `at` ends a transaction that was aborted: its record's key says so."""
-    at += _RECORDS
-    _, at = _varint(at, end)
-    at += 1
-    for _ in range(2):
-        if at <= 1:
-            return False
-        _, at = _varint(at, end)
+    _, at = _varint(at + _RECORDS, end)
     if at == 0:
         return False
+    _, at = _varint(at + 1, end)
+    _, at = _varint(at, end)
     size, at = _varint(at, end)
     # The key: version, then kind (0: abort, 1: commit), two bytes each.
     return at != 0 and size >= 4 and end - at >= 4 and _be32(at) & 0xFFFF == 0
@@ -194,7 +183,8 @@ def scan(
     """Check the batches from `begin` on and note in `table` those to be read, of which `rows` and `taken`
     records are there already, until `limit` records (or one batch that has more) or the table is full.
 
-    Rows say that they lie in chunk `which`. Passes control batches and those of `aborted` transactions; `done` notes whose abort mark was passed.
+    Rows say that they lie in chunk `which`. Passes control batches and those of `aborted` transactions;
+    `done` notes whose abort mark was passed.
     Returns (address reached, offset reached, records, rows, code); on a bad batch, it stands there.
     """
     while rows < len(table):
@@ -235,6 +225,27 @@ def scan(
 
 
 @compiled
+def _record(at: int, end: int) -> Any:
+    """(time, offset, both as differences, address of the value, its length or less than 0, address after it).
+
+    That address is 0 if the record does not fit before `end`. Headers are passed.
+    """
+    size, at = _varint(at, end)
+    if at == 0 or size < 1 or size > end - at:
+        return 0, 0, 0, 0, 0
+    stop = at + size
+    time, at = _varint(at + 1, stop)  # after the attributes, which say nothing
+    delta, at = _varint(at, stop)
+    size, at = _varint(at, stop)  # of the key
+    if at == 0 or size > stop - at:
+        return 0, 0, 0, 0, 0
+    size, at = _varint(at + max(0, size), stop)
+    if at == 0 or size > stop - at:
+        return 0, 0, 0, 0, 0
+    return time, delta, at, size, stop
+
+
+@compiled
 def parse(table: Any, position: int, out: Any) -> Any:
     """The records of the batches in `table` from offset `position` on, into `out`, shape (4, n): address,
     length, offset, recorded. Returns (records, -1), or the row of a batch whose records contradict it.
@@ -242,46 +253,28 @@ def parse(table: Any, position: int, out: Any) -> Any:
     k = 0
     for row in range(len(table)):
         at, appended = table[row, _AT], table[row, _APPENDED]
-        end, base, before = at + table[row, _SIZE], table[row, _BASE], position - 1
+        end, last, before = at + table[row, _SIZE], table[row, _LAST], table[row, _BASE] - 1
         for _ in range(table[row, _N]):
-            size, at = _varint(at, end)
-            if at == 0 or size < 1 or size > end - at:
+            time, delta, value, size, at = _record(at, end)
+            offset = table[row, _BASE] + delta
+            if at == 0 or offset <= before or offset > last:
                 return k, row
-            stop = at + size
-            time, at = _varint(at + 1, stop)  # after the attributes, which say nothing
-            if at == 0:
-                return k, row
-            delta, at = _varint(at, stop)
-            if at == 0:
-                return k, row
-            size, at = _varint(at, stop)
-            if at == 0 or size > stop - at:
-                return k, row
-            size, at = _varint(at + max(0, size), stop)
-            if at == 0 or size > stop - at:
-                return k, row
-            offset = base + delta
-            if delta < 0 or offset > table[row, _LAST]:
-                return k, row
-            if offset > before:
-                out[0, k] = at if size >= 0 else 0
+            before = offset
+            if offset >= position:
+                out[0, k] = value if size >= 0 else 0
                 out[1, k] = max(0, size)
                 out[2, k] = offset
                 out[3, k] = max(0, table[row, _TIME] + (0 if appended else time))
-                before = offset
                 k += 1
-            elif before >= position:  # not below where reading began: out of order
-                return k, row
-            at = stop
         if at != end:
             return k, row
-        position = max(position, table[row, _LAST] + 1)
+        position = max(position, last + 1)
     return k, -1
 
 
 @compiled
 def lz4_room(at: int, size: int) -> int:
-    """Bytes that an LZ4 frame of `size` bytes has unpacked at most, by its list of blocks; 0 if it is none."""
+    """Bytes that an LZ4 frame of `size` bytes has unpacked at most, by its list of blocks; 0: it is none."""
     end = at + size
     if size < 7 or load_i32(at) != _LZ4_FRAME:
         return 0
@@ -331,7 +324,7 @@ def chunk(body: memoryview, position: int, aborted: NDArray[np.int64], room: Roo
 
 
 class Taken(NamedTuple):
-    """Records as in `Records`, arrays of shape (n,); `position` is the offset after them and what was passed."""
+    """Arrays of shape (n,) as in `Records`; `position` is the offset after them and what was passed."""
 
     address: NDArray[np.int64]
     length: NDArray[np.int64]
@@ -387,7 +380,8 @@ def take(chunks: deque[Chunk], position: int, limit: int, room: Room) -> Taken:
     count, bad = parse(table, position, out)
     if bad >= 0:
         raise BadBatch(f"{_named(table[bad])} has records that contradict it")
-    return Taken(*out[:, :count], (data, unpacked), reached, freed)
+    address, length, offset, recorded = out[:, :count]
+    return Taken(address, length, offset, recorded, (data, unpacked), reached, freed)
 
 
 def _unpack(table: NDArray[np.int64], data: list[Bytes], room: Room) -> list[Bytes]:
@@ -397,18 +391,16 @@ def _unpack(table: NDArray[np.int64], data: list[Bytes], room: Room) -> list[Byt
     """
     rooms = [lz4_room(row[_AT], row[_SIZE]) if row[_PACKED] == _LZ4 else 0 for row in table]
     space = room(sum(rooms))
-    owners = [space]
-    begin = 0
+    owners, begin = [space], 0
     for row, size in zip(table, rooms, strict=True):
         if row[_PACKED] == _NONE:
             continue
         whole = data[row[_CHUNK]]
         at = row[_AT] - whole.ctypes.data
-        source = whole[at : at + row[_SIZE]]
+        source = whole.data[at : at + row[_SIZE]]
         try:
             if row[_PACKED] == _LZ4:
-                target = space[begin : begin + size]
-                target = target[: _lz4(source, target)]
+                target = space[begin : begin + _lz4(source, space.data[begin : begin + size])]
                 begin += len(target)
             else:
                 target = np.frombuffer(_UNPACKERS[int(row[_PACKED])](source), np.uint8)
@@ -419,14 +411,14 @@ def _unpack(table: NDArray[np.int64], data: list[Bytes], room: Room) -> list[Byt
     return owners
 
 
-def _lz4(packed: Bytes, into: Bytes) -> int:
+def _lz4(packed: memoryview, into: memoryview) -> int:
     """Unpack a frame for which `lz4_room` found room; bytes that came out.
 
     Block by block, as Kafka's clients write them, this copies once; a general reader of frames copies thrice.
     """
     if not len(into):
         raise ValueError("no LZ4 frame")
-    flags, largest, done = int(packed[4]), 1 << (8 + 2 * (int(packed[5]) >> 4 & 7)), 0
+    flags, largest, done = packed[4], 1 << (8 + 2 * (packed[5] >> 4 & 7)), 0
     if not flags & _LZ4_APART:
         return int(cramjam.lz4.decompress_into(packed, into))
     at = 7 + (flags & _LZ4_SIZED) + (flags & 1) * 4
@@ -443,19 +435,19 @@ def _lz4(packed: Bytes, into: Bytes) -> int:
     return done
 
 
-def _snappy(packed: Bytes) -> bytes:
+def _snappy(packed: memoryview) -> bytes:
     """Plain, or the blocks that Java's clients write."""
     if packed[:8].tobytes() != b"\x82SNAPPY\0":
         return bytes(cramjam.snappy.decompress_raw(packed))
     found, at = [], 16
     while at < len(packed):
-        size = int.from_bytes(packed[at : at + 4].tobytes(), "big")
+        size = int.from_bytes(packed[at : at + 4], "big")
         found.append(bytes(cramjam.snappy.decompress_raw(packed[at + 4 : at + 4 + size])))
         at += 4 + size
     return b"".join(found)
 
 
-_UNPACKERS: dict[int, Callable[[Bytes], bytes]] = {
+_UNPACKERS: dict[int, Callable[[memoryview], bytes]] = {
     _GZIP: gzip.decompress,
     _SNAPPY: _snappy,
     _ZSTD: lambda packed: bytes(cramjam.zstd.decompress(packed)),

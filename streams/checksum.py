@@ -44,7 +44,7 @@ TABLES = _tables()
 def word_by_tables(crc: int, word: int) -> int:
     """The sum after eight more bytes."""
     low, high = crc ^ word & 0xFFFFFFFF, word >> 32
-    return (
+    after: int = (
         TABLES[7, low & 255]
         ^ TABLES[6, low >> 8 & 255]
         ^ TABLES[5, low >> 16 & 255]
@@ -54,6 +54,7 @@ def word_by_tables(crc: int, word: int) -> int:
         ^ TABLES[1, high >> 16 & 255]
         ^ TABLES[0, high >> 24 & 255]
     )
+    return after
 
 
 def _word() -> Any:

@@ -98,7 +98,7 @@ class OpenPartition:
 
 
 class Connection(asyncio.BufferedProtocol):
-    """One request at a time to one broker. Answers are read into a buffer that stays: no copy, no new memory."""
+    """One request at a time to one broker. Answers are read into one buffer, which stays."""
 
     def __init__(self) -> None:
         self._buffer = bytearray(_FIRST_BYTES)
@@ -303,7 +303,9 @@ class FetchClient:
                     await self._lookup.wait()
                     continue
                 await self._find(lost)
-                await asyncio.sleep(BACKOFF_S)  # also where all are found: it may be the dead one still
+                await asyncio.sleep(
+                    BACKOFF_S
+                )  # also where all are found: it may be the dead one still
         except Exception as error:  # whoever polls must hear of it
             for part in self._open():
                 part.fail(error)

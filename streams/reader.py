@@ -23,9 +23,10 @@ QUEUE_BYTES = 1 << 20
 class RecordReader:
     """Reads assigned partitions, each from the offset that is said, in bounded memory.
 
-    A poll returns what was fetched in the background, records of committed transactions only. Brokers that die and leaders that move are waited out; whatever would leave records out
-    raises. Polls of different partitions may run in different threads; the interpreter lock is
-    released while they wait and copy.
+    A poll returns what was fetched in the background, records of committed transactions only. Brokers
+    that die and leaders that move are waited out; whatever would leave records out raises. Polls of
+    different partitions may run in different threads; the interpreter lock is released while they wait
+    and parse.
     """
 
     def __init__(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,9 +38,12 @@ class Records:
 
     def between(self, begin: int, end: int) -> Records:
         """Those from index `begin` up to before `end`, over the same payloads."""
-        arrays = self.address, self.length, self.offset, self.recorded
-        return Records(
-            self.topic, self.partition, *(a[begin:end] for a in arrays), owner=self.owner
+        return replace(
+            self,
+            address=self.address[begin:end],
+            length=self.length[begin:end],
+            offset=self.offset[begin:end],
+            recorded=self.recorded[begin:end],
         )
 
     @classmethod

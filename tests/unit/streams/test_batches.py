@@ -191,7 +191,9 @@ def test_records_of_aborted_transactions_are_left_out(
             elif mine:
                 aborted.append((mine[0], producer, offset))
     end = len(steps)
-    for mine in open_.values():  # a broker hands out only what lies before the first open transaction
+    for (
+        mine
+    ) in open_.values():  # a broker hands out only what lies before the first open transaction
         end = min(end, mine[0])
     start = data.draw(st.integers(0, max(0, end - 1)))
     if start >= end:

@@ -9,6 +9,7 @@ from streams.reader import RecordReader
 
 NOBODY = "127.0.0.1:1"
 
+
 def test_without_a_broker_nothing_comes_and_closing_ends_it() -> None:
     with RecordReader(NOBODY) as reader:
         reader.assign("topic", 0, 5)
