@@ -336,6 +336,15 @@ class Taken(NamedTuple):
     """Bytes of chunks that were read to their end."""
 
 
+def warm() -> None:
+    """Load the machine code now, so that no poll waits for it."""
+    none = np.empty((0, 9), np.int64)
+    survey(0, 0, 0)
+    scan(0, 0, 0, 0, 0, none[:, :2].copy(), np.empty(0, np.uint8), none, 0, 0)
+    parse(none, 0, np.empty((4, 0), np.int64))
+    lz4_room(0, 0)
+
+
 def take(chunks: deque[Chunk], position: int, limit: int, room: Room) -> Taken:
     """The next records from offset `position` on: about `limit`, more only if one batch has more.
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 SMALLEST, LARGEST = 1 << 15, 1 << 23
 """Blocks outside these sizes are left to the general allocator, bytes."""
-KEPT = 4
+KEPT = 8
 """So many free blocks of each size are kept."""
 
 

@@ -25,7 +25,7 @@ from aiokafka.protocol.offset import OffsetRequest, OffsetRequest_v2
 from confluent_kafka import KafkaError
 
 from schemas.columnar.records import Records
-from streams.batches import Answer, BadBatch, Chunk, answers, chunk, take
+from streams.batches import Answer, BadBatch, Chunk, answers, chunk, take, warm
 from streams.buffers import Buffers
 from streams.log import ELECTING, LogUnavailable, Partition
 
@@ -167,6 +167,7 @@ class FetchClient:
     """
 
     def __init__(self, bootstrap: str, fetch_bytes: int, queue_bytes: int) -> None:
+        warm()
         self._bootstrap = [(host, port) for host, port, _ in collect_hosts(bootstrap)]
         self._fetch_bytes, self._queue_bytes = fetch_bytes, queue_bytes
         self._buffers = Buffers()
