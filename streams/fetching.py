@@ -33,6 +33,9 @@ WAIT_MS = 100
 """So long a broker waits for records before it says that there are none."""
 BESIDE_S = 0.05
 """So often the others are asked for while a partition has enough."""
+PACE_S, SMALL_BYTES = 0.01, 1 << 16
+"""After an answer smaller than that, a broker is left alone for so long: many such answers cost more than
+they bring."""
 ANSWER_BYTES = 1 << 23
 """Of all partitions together in one answer, unless one batch has more."""
 PATIENCE_S = 10.0
@@ -381,13 +384,16 @@ class FetchClient:
                 asked = [part for part in mine if part.waiting < self._queue_bytes]
                 # While one has enough, no answer may be waited for: room for it would not be seen.
                 full = len(asked) < len(mine)
-                came = False
+                came = 0
                 if asked:
                     connection = connection or await self._connect(broker)
                     came = await self._fetch(connection, asked, 0 if full else WAIT_MS)
-                if full and not came:
+                pause = 0.0
+                if came < min(SMALL_BYTES, self._fetch_bytes // 4):
+                    pause = PACE_S if came else BESIDE_S * full
+                if pause:
                     with suppress(TimeoutError):
-                        async with asyncio.timeout(BESIDE_S):
+                        async with asyncio.timeout(pause):
                             await room.wait()
         except OSError:
             self._lose([part for part in self._open() if part.leader == broker])
@@ -410,10 +416,8 @@ class FetchClient:
             part.leader = None
         self._lookup.set()
 
-    async def _fetch(
-        self, connection: Connection, asked: list[OpenPartition], wait_ms: int
-    ) -> bool:
-        """One fetch; whether it brought anything."""
+    async def _fetch(self, connection: Connection, asked: list[OpenPartition], wait_ms: int) -> int:
+        """One fetch; the bytes of batches that it brought."""
         asked.sort(key=lambda part: part.fed)  # an answer may be full before it comes to the last
         topics: dict[str, list[tuple[int, int, int]]] = {}
         for part in asked:
@@ -424,13 +428,13 @@ class FetchClient:
         request = FetchRequest(wait_ms, 1, most, _COMMITTED, list(topics.items()))
         body = await connection.ask(request.build(FetchRequest_v11))
         by_name = {(part.topic, part.partition): part for part in asked}
-        came, gone = False, []
+        came, gone = 0, []
         for answer in self._answers(body, asked):
             part = by_name[answer.topic, answer.partition]
             if answer.error in (0, KafkaError.OFFSET_OUT_OF_RANGE):
                 part.heard = time.monotonic()
             if answer.error == 0:
-                came |= self._deliver(part, answer, body)
+                came += self._deliver(part, answer, body)
             elif answer.error == KafkaError.OFFSET_OUT_OF_RANGE:
                 gone.append(part)
             elif answer.error in _PASSING:
@@ -461,8 +465,8 @@ class FetchClient:
             part.fail(_stuck(part, part.asked, why))
         self._news.set()
 
-    def _deliver(self, part: OpenPartition, answer: Answer, body: memoryview) -> bool:
-        """Hand an answer to whoever polls; whether it held records."""
+    def _deliver(self, part: OpenPartition, answer: Answer, body: memoryview) -> int:
+        """Hand an answer to whoever polls; its bytes of batches."""
         came = None
         if answer.end > answer.begin:
             batches = body[answer.begin : answer.end]
@@ -470,10 +474,10 @@ class FetchClient:
                 came = chunk(batches, part.asked, answer.aborted, self._buffers.take)
             except BadBatch as error:
                 self._fail([part], str(error))
-                return False
+                return 0
         with part.ready:
             if part.failure is not None:
-                return False
+                return 0
             ended = part.stable < answer.stable <= (part.asked if came is None else came.after)
             part.high, part.stable = answer.high, answer.stable
             if came is not None:
@@ -484,7 +488,7 @@ class FetchClient:
                 part.ready.notify_all()
         if came is not None or ended:
             self._news.set()
-        return came is not None
+        return 0 if came is None else len(came.data)
 
 
 async def _offset(connection: Connection, part: OpenPartition, which: int) -> int:
