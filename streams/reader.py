@@ -6,29 +6,36 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 
 import numpy as np
 
 from schemas.columnar.records import Records
+from streams.fetching import FetchClient, OffsetGone, OpenPartition
 from streams.log import QUIET_SECONDS, LogUnavailable, Partition
-from streams.record_client import READER_SETTINGS, OffsetGone, OpenPartition, RecordClient
 
-__all__ = ["READER_SETTINGS", "OffsetGone", "RecordReader", "read_records"]
+__all__ = ["FETCH_BYTES", "QUEUE_BYTES", "OffsetGone", "RecordReader", "read_records"]
+
+
+FETCH_BYTES = 1 << 20
+QUEUE_BYTES = 1 << 20
 
 
 class RecordReader:
     """Reads assigned partitions, each from the offset that is said, in bounded memory.
 
-    A poll returns what librdkafka has fetched in the background, records of committed transactions
-    only. Brokers that die and leaders that move are waited out; whatever would leave records out
-    raises. Polls of different partitions may run in different threads; the interpreter lock is
-    released while they wait and copy.
+    A poll returns what was fetched in the background, records of committed transactions only. Brokers
+    that die and leaders that move are waited out; whatever would leave records out raises. Polls of
+    different partitions may run in different threads; the interpreter lock is released while they wait
+    and parse.
     """
 
-    def __init__(self, bootstrap: str, **settings: object) -> None:
-        """`settings` are librdkafka's, over READER_SETTINGS; raises ValueError for one it refuses."""
-        self._client = RecordClient({**READER_SETTINGS, "bootstrap.servers": bootstrap, **settings})
+    def __init__(
+        self, bootstrap: str, *, fetch_bytes: int = FETCH_BYTES, queue_bytes: int = QUEUE_BYTES
+    ) -> None:
+        """A partition is asked for `fetch_bytes` more while less than `queue_bytes` wait, both as compressed
+        as the producer left them; one batch comes whole, however big it is.
+        """
+        self._client = FetchClient(bootstrap, fetch_bytes, queue_bytes)
         self._lock = threading.Lock()
         self._open: dict[Partition, OpenPartition] = {}
         # Also when nobody calls close(): at the collection of the reader or the interpreter's exit.
@@ -69,8 +76,8 @@ class RecordReader:
     ) -> Records | None:
         """The next records of one partition in offset order; None if none came within `timeout_s` seconds.
 
-        Raises OffsetGone if the log no longer holds the next offset, LogUnavailable for what librdkafka
-        cannot mend. Both stand until the partition is assigned anew: nothing is skipped.
+        Raises OffsetGone if the log no longer holds the next offset, LogUnavailable for what
+        waiting does not mend. Both stand until the partition is assigned anew: nothing is skipped.
         """
         part = self._part(topic, partition)
         with part.lock:
@@ -93,15 +100,13 @@ class RecordReader:
 
     def high(self, topic: str, partition: int) -> int:
         """The partition's end offset as of the last fetch; -1 before the first. Asks no broker."""
-        part = self._part(topic, partition)
-        with part.lock:
-            return self._client.high(part)
+        return self._part(topic, partition).high
 
     def queued(self, topic: str, partition: int) -> int:
         """So many records of the partition were fetched and wait to be polled."""
         part = self._part(topic, partition)
         with part.lock:
-            return self._client.queued(part) if part.queue else 0
+            return self._client.queued(part)
 
     def close(self) -> None:
         """Stop reading; records that were handed out stay valid."""
@@ -120,7 +125,7 @@ class RecordReader:
 
 
 def _close(
-    client: RecordClient, parts: dict[Partition, OpenPartition], lock: threading.Lock
+    client: FetchClient, parts: dict[Partition, OpenPartition], lock: threading.Lock
 ) -> None:
     with lock:
         while parts:
@@ -134,7 +139,6 @@ def read_records(
     end: Mapping[Partition, int],
     max_records: int = 10_000,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
-    **settings: object,
 ) -> Iterator[Records]:
     """All records of the partitions `end` names, from offset `start` (0 if not named) up to before `end`.
 
@@ -145,7 +149,7 @@ def read_records(
     reached = {key: min(start.get(key, 0), stop) for key, stop in end.items()}
     total = sum(end[key] - offset for key, offset in reached.items())
     done = 0
-    with RecordReader(bootstrap, **settings) as reader:
+    with RecordReader(bootstrap) as reader:
         for key, offset in reached.items():
             if offset < end[key]:
                 reader.assign(*key, offset)
@@ -175,13 +179,4 @@ def read_records(
 
 def _before(records: Records, end: int) -> Records:
     """Those with an offset below `end`."""
-    n = int(np.searchsorted(records.offset, end))
-    if n == len(records):
-        return records
-    return replace(
-        records,
-        address=records.address[:n],
-        length=records.length[:n],
-        offset=records.offset[:n],
-        recorded=records.recorded[:n],
-    )
+    return records.between(0, int(np.searchsorted(records.offset, end)))

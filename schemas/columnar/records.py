@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,16 @@ class Records:
         """A copy of one payload."""
         address = int(self.address[index])
         return ctypes.string_at(address, int(self.length[index])) if address else None
+
+    def between(self, begin: int, end: int) -> Records:
+        """Those from index `begin` up to before `end`, over the same payloads."""
+        return replace(
+            self,
+            address=self.address[begin:end],
+            length=self.length[begin:end],
+            offset=self.offset[begin:end],
+            recorded=self.recorded[begin:end],
+        )
 
     @classmethod
     def of(

@@ -224,15 +224,11 @@ def keep_polling(reader: RecordReader, topic: str, partition: int) -> None:
 def test_a_backlog_is_read_in_bounded_memory(cluster: Settings) -> None:
     topic = create(cluster, "reader-bounded")
     fill(cluster, topic, 60_000)
-    limits = {
-        "queued.min.messages": 1_000,
-        "fetch.message.max.bytes": 16_384,
-        "fetch.max.bytes": 16_384,
-    }
+    limits = {"fetch_bytes": 16_384, "queue_bytes": 150_000}
     # A fetch may bring a whole batch of the producer's, however small the limit.
-    largest = 1_000 + 1_000_000 // 30
+    largest = (150_000 + 1_000_000) // 30
     seen: list[int] = []
-    with RecordReader(cluster.bootstrap, **{**limits, "message.max.bytes": 16_384}) as reader:
+    with RecordReader(cluster.bootstrap, **limits) as reader:
         reader.assign(topic, 0, 0)
         eventually(lambda: reader.queued(topic, 0) >= 1_000)
         expected = 0
@@ -349,8 +345,7 @@ def test_a_killed_leader_loses_and_doubles_nothing(tmp_path: Path) -> None:
     with running(tmp_path, BROKERS) as settings:
         topic = create(settings, "reader-leader", partitions=2)
         fill(settings, topic, 60_000, partitions=2)
-        slow = {"queued.min.messages": 500, "fetch.message.max.bytes": 20_000}
-        with RecordReader(settings.bootstrap, **slow) as reader:
+        with RecordReader(settings.bootstrap, fetch_bytes=20_000, queue_bytes=20_000) as reader:
             for partition in range(2):
                 reader.assign(topic, partition, 0)
             found: dict[int, list[int]] = {0: [], 1: []}

@@ -1,32 +1,13 @@
-"""The record reader without a broker: the library it calls, and what it refuses."""
+"""The record reader without a broker: what it says and what it refuses."""
 
 from __future__ import annotations
 
-import confluent_kafka
 import pytest
 
-from streams.librdkafka import LibrdkafkaUnusable, check_version, library, new_consumer
 from streams.membership import METADATA_BYTES, Fenced, Membership
 from streams.reader import RecordReader
 
 NOBODY = "127.0.0.1:1"
-
-
-def test_it_is_the_library_of_the_official_client() -> None:
-    assert library().rd_kafka_version() == confluent_kafka.libversion()[1]
-
-
-@pytest.mark.parametrize("number", [0x000B06FF, 0x010800FF, 0x030000FF])
-def test_a_version_nobody_looked_at_is_refused(number: int) -> None:
-    with pytest.raises(LibrdkafkaUnusable, match=r"x\.y is not one of the versions 1\.9 to 2\.99"):
-        check_version(number, "x.y")
-
-
-def test_a_setting_that_does_not_exist_is_named() -> None:
-    with pytest.raises(ValueError, match=r"no\.such\.setting=1"):
-        new_consumer({"no.such.setting": 1})
-    with pytest.raises(ValueError, match=r"isolation\.level=none"):
-        RecordReader(NOBODY, **{"isolation.level": "none"})
 
 
 def test_without_a_broker_nothing_comes_and_closing_ends_it() -> None:
