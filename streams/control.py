@@ -33,7 +33,7 @@ HASH_SECONDS = 5.0
 STALLED_SECONDS = 45.0
 QUEUED = 512
 """Records that wait to be reacted to, at most; as many are answered together."""
-LINGER_SECONDS = 0.05
+LINGER_SECONDS = 0.1
 """Between two rounds of answers at least."""
 
 

@@ -17,7 +17,7 @@ P = TypeVar("P")
 QUEUED = 64
 """Batches on their way at most: nobody reads faster than what follows is acknowledged."""
 COMMIT_SECONDS = 0.25
-LINGER_SECONDS = 0.05
+LINGER_SECONDS = 0.1
 """Between two appends at least: small ones cost the brokers more than large reads."""
 
 

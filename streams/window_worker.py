@@ -82,7 +82,7 @@ class WindowWorker:
         )
         self._emitter = Emitter(log.LogWriter(bootstrap, codec), self._commit)
         self.began = 0.0
-        """When the first partition was gained (time.monotonic); 0: not yet."""
+        """When the first records came (time.monotonic); 0: not yet."""
         self.owned: dict[log.Partition, Owned] = {}
         self._failed: Exception | None = None
 
@@ -128,7 +128,6 @@ class WindowWorker:
                 self._tasks[topic], self._codec, partition, self._references.by_version, progress
             )
             self._reader.assign(topic, partition, run.begin)
-            self.began = self.began or time.monotonic()
             self.owned[key] = Owned(run)
             logger.info("partition gained", partition=key, begin=run.begin, stated=progress.stated)
 
@@ -179,6 +178,7 @@ class WindowWorker:
         if records is None or not len(records):
             self._while_idle(key, owned)
             return False
+        self.began = self.began or time.monotonic()
         while True:
             try:
                 said, bad = run.take(records)
