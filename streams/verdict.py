@@ -91,7 +91,7 @@ class Measured:
         sign = ">" if self.degraded else "<="
         text = f"log-loss {self.log_loss:.3f} {sign} {self.threshold:.3f}"
         if self.change_detected:
-            text += f" and rising (Page-Hinkley; {self.expected:.3f} expected)"
+            text += f" and rising (Page-Hinkley, {self.expected:.3f} expected)"
         return text
 
 

@@ -184,7 +184,7 @@ def test_lasting_degradation_asks_for_a_model() -> None:
 
 def test_page_hinkley_s_alarms_vote_like_degradations() -> None:
     (request,) = requests(run(day(0, change=True), day(1), day(2, change=True)))
-    assert "rising (Page-Hinkley; 0.490 expected)" in request["reason"]
+    assert "rising (Page-Hinkley, 0.490 expected)" in request["reason"]
 
 
 def test_the_first_model_is_asked_for_once_there_are_labels_enough() -> None:
