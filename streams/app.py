@@ -12,7 +12,8 @@ from prometheus_client import Counter, Gauge, start_http_server
 
 import kernels
 from infra.settings import HOST, Settings
-from streams import batch, control, log
+from streams import batch, log
+from streams.control import ControlPlane
 from streams.fold import Fold, Projector
 from streams.folds import control_folds, worker_folds
 from streams.lag import LagMeter
@@ -190,4 +191,5 @@ def run_control(
     checkpoints = settings.home / "checkpoints"
     projector = recover(settings.bootstrap, codec, group, folds, checkpoints)
     start_http_server(settings.port(18003), HOST)
-    control.run(settings.bootstrap, codec, group, projector, settings.home / "faust", checkpoints)
+    data = settings.home / "faust"
+    ControlPlane(settings.bootstrap, codec, group, projector, data, checkpoints).run()

@@ -20,12 +20,11 @@ import structlog
 from faust.types import EventT, StreamT
 
 from schemas.codec import Codec
-from schemas.errors import RegistryUnavailable, UndecodableEvent
 from schemas.event import Event, Position
 from streams.faust_transport import Transport
 from streams.fold import Projector
 from streams.lag import LagMeter
-from streams.log import LogWriter
+from streams.log import LogWriter, decode_value
 from streams.recovery import CheckpointKeeper, state_hashes
 
 logger = structlog.get_logger()
@@ -49,6 +48,7 @@ class ControlPlane:
         data: Path,
         checkpoints: Path | None = None,
     ) -> None:
+        """`data` is Faust's folder."""
         self._codec = codec
         self._projector = projector
         self._lock = asyncio.Lock()
@@ -82,6 +82,12 @@ class ControlPlane:
         self.app.task(self._work)
         self.app.timer(interval=HASH_SECONDS)(self._state_hashes)
         self.app.timer(interval=5.0)(self._watchdog)
+
+    def run(self) -> None:
+        """Until SIGTERM or SIGINT."""
+        worker = faust.Worker(self.app, loglevel="WARN", quiet=True, redirect_stdouts=False)
+        worker.spinner = None  # it would have every debug message made, to turn by them
+        worker.execute_from_commandline()
 
     def _processor(self, name: str) -> None:
         topic = self.app.topic(name, key_serializer="raw", value_serializer="raw")
@@ -120,25 +126,15 @@ class ControlPlane:
     def _react(self, records: Sequence[EventT[bytes]]) -> None:
         answers: list[Event] = []
         for record in records:
-            event = self._decoded(record)
-            if isinstance(event, Position):
-                self._projector.skip_to(event.topic, event.partition, event.offset + 1)
+            message = record.message
+            at = Position(message.topic, message.partition, message.offset)
+            item = decode_value(self._codec, at, message.value, int(message.timestamp * 1000))
+            if isinstance(item, Event):
+                answers += self._projector.react(item)
             else:
-                answers += self._projector.react(event)
+                logger.warning("undecodable record skipped", at=str(at), why=str(item.error))
+                self._projector.skip_to(at.topic, at.partition, at.offset + 1)
         self._writer.insist(answers, self._stopping)
-
-    def _decoded(self, record: EventT[bytes]) -> Event | Position:
-        """The record's event, or its position if it is none; waits for the registry."""
-        message = record.message
-        at = Position(message.topic, message.partition, message.offset)
-        while True:
-            try:
-                return self._codec.decode(at, message.value, int(message.timestamp * 1000))
-            except UndecodableEvent as error:
-                logger.warning("undecodable record skipped", at=str(at), why=str(error))
-                return at
-            except RegistryUnavailable:
-                time.sleep(0.5)
 
     async def _state_hashes(self) -> None:
         async with self._lock:
@@ -163,18 +159,3 @@ class ControlPlane:
         elif time.monotonic() - self._moved_at > STALLED_SECONDS:
             logger.error("no progress although there is something to read", lag=lag)
             os._exit(1)
-
-
-def run(
-    bootstrap: str,
-    codec: Codec,
-    group: str,
-    projector: Projector,
-    data: Path,
-    checkpoints: Path | None = None,
-) -> None:
-    """Run the Faust worker until SIGTERM or SIGINT; `data` is Faust's folder."""
-    plane = ControlPlane(bootstrap, codec, group, projector, data, checkpoints)
-    worker = faust.Worker(plane.app, loglevel="WARN", quiet=True, redirect_stdouts=False)
-    worker.spinner = None  # it would have every debug message made, to turn by them
-    worker.execute_from_commandline()

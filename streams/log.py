@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 from confluent_kafka import (
@@ -30,6 +30,7 @@ from streams.merge import Merger
 from streams.task import Task
 
 Partition = tuple[str, int]
+T = TypeVar("T")
 QUIET_SECONDS = 60
 ELECTION_SECONDS = 15.0
 AHEAD = 5_000
@@ -243,11 +244,24 @@ def decode(codec: Codec, message: Message) -> Event | BadRecord:
     kind, stamp = message.timestamp()
     value = message.value()
     payload = value if isinstance(value, bytes) else None
+    return decode_value(codec, at, payload, 0 if kind == TIMESTAMP_NOT_AVAILABLE else stamp)
+
+
+def decode_value(
+    codec: Codec, at: Position, value: bytes | None, recorded_ms: int
+) -> Event | BadRecord:
+    """The event in a record's value; waits while the registry is down."""
+    try:
+        return patiently(lambda: codec.decode(at, value, recorded_ms))
+    except UndecodableEvent as error:
+        return BadRecord(at, value, error)
+
+
+def patiently(decode: Callable[[], T]) -> T:
+    """What `decode` returns, once the registry answers."""
     while True:
         try:
-            return codec.decode(at, payload, 0 if kind == TIMESTAMP_NOT_AVAILABLE else stamp)
-        except UndecodableEvent as error:
-            return BadRecord(at, payload, error)
+            return decode()
         except RegistryUnavailable:
             time.sleep(0.5)
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from schemas.codec import Codec
 from schemas.columnar import Columns, Records
 from schemas.columnar.decoder import Bad, ColumnDecoder
-from schemas.event import Event, Position
+from schemas.event import Event
 from streams.outcome_columns import OutcomeColumns, State
 from streams.repeats import Repeats
 
@@ -52,7 +52,6 @@ class OutcomeRun:
         self.fold = fold
         self.state = state
         self.events = 0
-        self._codec = codec
         self._decoders = {
             topic: ColumnDecoder(codec, topic, type_, fold.projection(topic))
             for topic, type_ in zip(fold.topics, TYPES, strict=True)
@@ -124,8 +123,11 @@ class OutcomeRun:
             return []
         part = columns.rows(slice(0, count))
         decoder = self._decoders[part.topic]
-        texts = {path: d.values for path, d in decoder.dictionaries.items()}
-        said = self.fold.absorb(self.state, part, texts, lambda row: self._name(part, records, row))
+
+        def name(row: int) -> str:
+            return decoder.event_id(records, int(part.offset[row]))
+
+        said = self.fold.absorb(self.state, part, decoder.texts, name)
         self.events += count
         if count < len(columns):
             source.columns = columns.rows(slice(count, None))
@@ -134,11 +136,6 @@ class OutcomeRun:
             source.columns = source.records = None
             source.position = source.end
         return [] if silent else said
-
-    def _name(self, columns: Columns, records: Records, row: int) -> str:
-        offset = int(columns.offset[row])
-        payload = records.payload(int(np.searchsorted(records.offset, offset)))
-        return self._codec.decode(Position(columns.topic, columns.partition, offset), payload).id
 
 
 def _before(recorded: NDArray[np.int64], limit: int) -> int:

@@ -17,7 +17,6 @@ from confluent_kafka import KafkaException, TopicPartition
 from schemas.codec import Codec
 from schemas.columnar import Records
 from schemas.columnar.decoder import Bad
-from schemas.errors import RegistryUnavailable
 from schemas.event import Event
 from streams import log
 from streams.lag import LagMeter
@@ -117,12 +116,7 @@ class OutcomeWorker:
         return said is not None
 
     def _offer(self, key: log.Partition, records: Records) -> None:
-        while True:
-            try:
-                bad = self._run.offer(records)
-                break
-            except RegistryUnavailable:
-                time.sleep(0.5)
+        bad = log.patiently(lambda: self._run.offer(records))
         if bad:
             self._on_bad(key, bad)
 

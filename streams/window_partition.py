@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from schemas.codec import Codec
 from schemas.columnar import Columns, Records
 from schemas.columnar.decoder import Bad, ColumnDecoder
-from schemas.event import Event, Position
+from schemas.event import Event
 from streams.references import Reference
 from streams.repeats import Repeats
 from streams.task import Task
@@ -70,7 +70,6 @@ class WindowPartition:
         self.topic = self.fold.topic
         self.partition = partition
         self.state = PartitionWindows.at(progress.mark)
-        self._codec = codec
         self._decoder = ColumnDecoder(codec, self.topic, "PredictionMade", self.fold.projection)
         self._repeats = Repeats()
         self._references = references
@@ -114,8 +113,7 @@ class WindowPartition:
         if self.position < self._stated:
             return []
         self._know_models()
-        texts = {path: d.values for path, d in self._decoder.dictionaries.items()}
-        return self.fold.release(self.state, self.partition, texts, self._models)
+        return self.fold.release(self.state, self.partition, self._decoder.texts, self._models)
 
     def pass_over(self, offset: int) -> bool:
         """Nothing that is an event stands before `offset` any more (control records); False if known."""
@@ -131,14 +129,10 @@ class WindowPartition:
         return Progress(self.position, self.state.restart(self.position), waited)
 
     def _absorb(self, columns: Columns, records: Records) -> list[Event]:
-        texts = {path: d.values for path, d in self._decoder.dictionaries.items()}
-
         def name(row: int) -> str:
-            offset = int(columns.offset[row])
-            payload = records.payload(int(np.searchsorted(records.offset, offset)))
-            return self._codec.decode(Position(self.topic, self.partition, offset), payload).id
+            return self._decoder.event_id(records, int(columns.offset[row]))
 
-        return self.fold.absorb(self.state, columns, texts, self._models, name)
+        return self.fold.absorb(self.state, columns, self._decoder.texts, self._models, name)
 
     def _parts(self, columns: Columns) -> list[tuple[Columns, bool]]:
         """What is new to the state, cut where it was stated before a restart: (columns, to be stated)."""

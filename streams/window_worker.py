@@ -18,7 +18,6 @@ import structlog
 from schemas.catalogue import predictions_topic
 from schemas.codec import Codec
 from schemas.columnar.decoder import Bad
-from schemas.errors import RegistryUnavailable
 from schemas.event import Event
 from streams import log
 from streams.emitter import Emitter, Said
@@ -179,12 +178,7 @@ class WindowWorker:
             self._while_idle(key, owned)
             return False
         self.began = self.began or time.monotonic()
-        while True:
-            try:
-                said, bad = run.take(records)
-                break
-            except RegistryUnavailable:
-                time.sleep(0.5)
+        said, bad = log.patiently(lambda: run.take(records))
         if bad:
             self._on_bad(key, bad)
         self._emitter.put(Said(key, [*said, *self._released(owned)], run.progress()))

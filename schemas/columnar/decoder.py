@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,6 +59,16 @@ class ColumnDecoder:
         """The texts of each `code` column, by path; they grow with what is decoded."""
         self._programs: dict[int, Program] = {}
         self._linked = _Linked.of({})
+
+    @property
+    def texts(self) -> dict[str, Sequence[str]]:
+        """The texts behind the codes of each `code` column, by path."""
+        return {path: dictionary.values for path, dictionary in self.dictionaries.items()}
+
+    def event_id(self, records: Records, offset: int) -> str:
+        """The text of the id of the event at `offset`, which columns hold as 128 bits."""
+        payload = records.payload(int(np.searchsorted(records.offset, offset)))
+        return self._codec.decode(Position(self._topic, records.partition, offset), payload).id
 
     def decode(self, records: Records) -> tuple[Columns, list[Bad]]:
         """The batch's events as columns, and its unreadable records, both in offset order.
