@@ -7,6 +7,7 @@ digits; beyond 2^11 scales it counts as that far away. Sums of q and q^2 are exa
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -83,9 +84,11 @@ def _add(x: Any, slot: Any, center: float, scale: float, sums: Any, ranges: Any)
     return 0
 
 
-def mean_and_variance(sums: Sums, center: float, scale: float) -> tuple[float, float] | None:
-    """Of one row of `sums`; population variance; None without values."""
-    count, first, high, low = sums.tolist()
+def mean_and_variance(
+    sums: Sequence[int], center: float, scale: float
+) -> tuple[float, float] | None:
+    """Of one row of `Sums`; population variance; None without values."""
+    count, first, high, low = map(int, sums)
     if not count:
         return None
     squares = (high << 32) + low

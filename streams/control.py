@@ -12,7 +12,7 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import faust
@@ -32,8 +32,10 @@ HASH_SECONDS = 5.0
 STALLED_SECONDS = 45.0
 QUEUED = 512
 """Records that wait to be reacted to, at most; as many are answered together."""
-LINGER_SECONDS = 0.1
-"""Between two rounds of answers at least."""
+LINGER_SECONDS = 0.25
+"""So long an answer waits at most for more to answer with it."""
+QUIET_SECONDS = 0.02
+"""It waits no longer once nothing has come for so long."""
 
 
 class ControlPlane:
@@ -92,23 +94,17 @@ class ControlPlane:
     def _processor(self, name: str) -> None:
         topic = self.app.topic(name, key_serializer="raw", value_serializer="raw")
 
-        async def processor(stream: StreamT[bytes]) -> AsyncIterator[None]:
+        async def processor(stream: StreamT[bytes]) -> None:
             async for record in stream.noack().events():  # type: ignore[attr-defined]
                 await self._queue.put(record)
-                yield
 
         self.app.agent(topic, name=f"processor.{name}")(processor)
 
     async def _work(self) -> None:
         """Queue -> reactors -> log. What goes wrong ends the process: Faust would count records as done."""
-        answered_at = 0.0
         try:
             while True:
-                records = [await self._queue.get()]
-                await asyncio.sleep(answered_at + LINGER_SECONDS - time.monotonic())
-                answered_at = time.monotonic()
-                while len(records) < QUEUED and not self._queue.empty():
-                    records.append(self._queue.get_nowait())
+                records = await self._come()
                 await self._answer(records)
                 for record in records:
                     record.ack()
@@ -118,6 +114,18 @@ class ControlPlane:
             os._exit(1)
         finally:
             self._stopping.set()
+
+    async def _come(self) -> list[EventT[bytes]]:
+        """What comes until nothing comes any more, or LINGER_SECONDS after the first."""
+        records = [await self._queue.get()]
+        until = time.monotonic() + LINGER_SECONDS
+        while len(records) < QUEUED and time.monotonic() < until:
+            if self._queue.empty():
+                await asyncio.sleep(QUIET_SECONDS)
+                if self._queue.empty():
+                    break
+            records.append(self._queue.get_nowait())
+        return records
 
     async def _answer(self, records: Sequence[EventT[bytes]]) -> None:
         async with self._lock:  # the folds' state has one writer

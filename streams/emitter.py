@@ -17,8 +17,10 @@ P = TypeVar("P")
 QUEUED = 64
 """Batches on their way at most: nobody reads faster than what follows is acknowledged."""
 COMMIT_SECONDS = 0.25
-LINGER_SECONDS = 0.1
-"""Between two appends at least: small ones cost the brokers more than large reads."""
+LINGER_SECONDS = 0.25
+"""So long an append waits at most for more: small ones cost the brokers more than large reads."""
+QUIET_SECONDS = 0.02
+"""It waits no longer once nothing has come for so long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +69,15 @@ class Emitter(Generic[P]):
 
     def _run(self) -> None:
         due: dict[Partition, P] = {}
-        committed_at = appended_at = time.monotonic()
+        committed_at = time.monotonic()
         try:
             while not (self._closing.is_set() and self._queue.empty()):
-                batch = self._take(appended_at + LINGER_SECONDS)
-                appended_at = time.monotonic()
+                batch = self._take()
                 waiting = [item for item in batch if isinstance(item, threading.Event)]
                 said = [item for item in batch if isinstance(item, Said)]
-                self._writer.insist(
-                    [event for item in said for event in item.events], self._closing
-                )
+                # Window by window: partitions that were read one after the other are judged together.
+                events = sorted((event for item in said for event in item.events), key=_time)
+                self._writer.insist(events, self._closing)
                 due.update({item.partition: item.progress for item in said})
                 rested = time.monotonic() - committed_at > COMMIT_SECONDS
                 if due and (rested or waiting or self._closing.is_set()):
@@ -88,16 +89,22 @@ class Emitter(Generic[P]):
         except Exception as error:  # the owner's next put or flush raises it
             self._error = error
 
-    def _take(self, until: float) -> list[Said[P] | threading.Event]:
-        """What comes until then, or the first thing after it."""
+    def _take(self) -> list[Said[P] | threading.Event]:
+        """What comes until nothing comes any more, or LINGER_SECONDS after the first."""
         batch: list[Said[P] | threading.Event] = []
-        wait = COMMIT_SECONDS / 2
+        wait, until = COMMIT_SECONDS / 2, float("inf")
         try:
             while len(batch) < QUEUED:
                 batch.append(self._queue.get(timeout=wait))
                 if isinstance(batch[-1], threading.Event):  # somebody waits
                     break
-                wait = max(0.0, until - time.monotonic())
+                now = time.monotonic()
+                until = min(until, now + LINGER_SECONDS)
+                wait = max(0.0, min(QUIET_SECONDS, until - now))
         except queue.Empty:
             pass
         return batch
+
+
+def _time(event: Event) -> int:
+    return event.time

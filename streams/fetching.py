@@ -36,6 +36,8 @@ BESIDE_S = 0.05
 PACE_S, SMALL_BYTES = 0.01, 1 << 16
 """After an answer smaller than that, a broker is left alone for so long: many such answers cost more than
 they bring."""
+ALL_BYTES = 1 << 26
+"""What all partitions of a reader may have waiting for them."""
 ANSWER_BYTES = 1 << 23
 """Of all partitions together in one answer, unless one batch has more."""
 PATIENCE_S = 10.0
@@ -166,13 +168,13 @@ class FetchClient:
     """The fetching thread and the partitions it feeds.
 
     Per partition at most `queue_bytes` and one fetch of `fetch_bytes` wait to be polled, as packed as they
-    came; a fetch brings at least one batch, however big.
+    came, or its share of ALL_BYTES if that is less; a fetch brings at least one batch, however big.
     """
 
     def __init__(self, bootstrap: str, fetch_bytes: int, queue_bytes: int) -> None:
         warm()
         self._bootstrap = [(host, port) for host, port, _ in collect_hosts(bootstrap)]
-        self._fetch_bytes, self._queue_bytes = fetch_bytes, queue_bytes
+        self._most_fetched, self._most_queued = fetch_bytes, queue_bytes
         self._buffers = Buffers()
         self._parts: dict[Partition, OpenPartition] = {}
         self._brokers: dict[int, tuple[str, int]] = {}
@@ -187,6 +189,14 @@ class FetchClient:
         self._main = self._loop.create_task(self._lead())
         self._thread = threading.Thread(target=self._run, name="fetching", daemon=True)
         self._thread.start()
+
+    @property
+    def _fetch_bytes(self) -> int:
+        return min(self._most_fetched, ALL_BYTES // max(1, len(self._parts)))
+
+    @property
+    def _queue_bytes(self) -> int:
+        return min(self._most_queued, ALL_BYTES // max(1, len(self._parts)))
 
     def start(self, topic: str, partition: int, offset: int) -> OpenPartition:
         part = OpenPartition(topic, partition, offset, offset)

@@ -12,6 +12,9 @@ from infra.jit import compiled
 
 Longs = NDArray[np.int64]
 
+VERSIONS = 64
+"""Versions whose latest slot is found without a search."""
+
 
 @dataclass(frozen=True, slots=True)
 class Placed:
@@ -72,13 +75,14 @@ def _place(
 ) -> Any:
     table = np.empty((7, 64), np.int64)
     heads = np.full(256, -1, np.int32)
+    latest = np.full(VERSIONS, -1, np.int32)  # versions alternate, and each stays in its window
     slots = 0
     too_late = 0
-    at = -1
     for row in range(len(time)):
         now = time[row]
         before[row] = stream_time
         code = np.int64(version[row])
+        at = latest[code & (VERSIONS - 1)]
         if at < 0 or code != table[0, at] or now < table[1, at] or now >= table[1, at] + width:
             start = now // width * width
             if slots * 2 >= len(heads):
@@ -102,10 +106,10 @@ def _place(
                 table[4, at] = row
                 table[5, at] = -1
                 table[6, at] = too_late
+            latest[code & (VERSIONS - 1)] = at
         if at < 0 or table[1, at] < stream_time - kept:
             slot[row] = -1
             too_late += 1
-            at = -1
         else:
             slot[row] = at
             table[2, at] += 1

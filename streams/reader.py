@@ -16,8 +16,8 @@ from streams.log import QUIET_SECONDS, LogUnavailable, Partition
 __all__ = ["FETCH_BYTES", "QUEUE_BYTES", "OffsetGone", "RecordReader", "read_records"]
 
 
-FETCH_BYTES = 1 << 20
-QUEUE_BYTES = 1 << 20
+FETCH_BYTES = 1 << 22
+QUEUE_BYTES = 1 << 22
 
 
 class RecordReader:
@@ -33,7 +33,8 @@ class RecordReader:
         self, bootstrap: str, *, fetch_bytes: int = FETCH_BYTES, queue_bytes: int = QUEUE_BYTES
     ) -> None:
         """A partition is asked for `fetch_bytes` more while less than `queue_bytes` wait, both as compressed
-        as the producer left them; one batch comes whole, however big it is.
+        as the producer left them, and both less where many partitions are read; one batch comes whole,
+        however big it is.
         """
         self._client = FetchClient(bootstrap, fetch_bytes, queue_bytes)
         self._lock = threading.Lock()

@@ -41,17 +41,10 @@ class Column:
     size: int
     edges: NDArray[np.float64]
     categories: Mapping[str, int] | None
-
-    @property
-    def center(self) -> float:
-        """Near the reference's median."""
-        return float(self.edges[len(self.edges) // 2]) if len(self.edges) else 0.0
-
-    @property
-    def scale(self) -> float:
-        """Near the reference's spread."""
-        spread = float(self.edges[-1] - self.edges[0]) if len(self.edges) else 0.0
-        return spread if 1e-300 < spread < 1e300 else max(1.0, abs(self.center))
+    center: float
+    """Near the reference's median."""
+    scale: float
+    """Near the reference's spread."""
 
 
 class ModelBins:
@@ -67,7 +60,9 @@ class ModelBins:
             name = entry["name"]
             path = name if name == "score" else f"features.{name}"
             known = {text: index for index, text in enumerate(categories)} if categories else None
-            self.columns.append(Column(name, path, self.bins, size, edges, known))
+            self.columns.append(
+                Column(name, path, self.bins, size, edges, known, *_center_and_scale(edges))
+            )
             self.bins += size
         self._derived = derived.from_reference(reference)
         inputs = [f"features.{name}" for name in self._derived.inputs] if self._derived else []
@@ -94,7 +89,7 @@ class ModelBins:
         mine = np.flatnonzero(slot >= 0)
         if len(mine) < len(slot):  # gathered once, not skipped in every column
             slot = slot[mine]
-            data = {path: data[path][mine] for path in self._paths if path in data}
+            data = {path: data[path].take(mine) for path in self._paths if path in data}
         counts = np.zeros((len(tallies), self.bins), np.int64)
         missing = np.zeros((len(tallies), len(self.columns)), np.int64)
         sums = np.zeros((len(tallies), len(self.columns), 4), np.int64)
@@ -131,18 +126,21 @@ class ModelBins:
 
     def describe(self, tallies: Tallies) -> list[dict[str, Any]]:
         """`ColumnSketch`es of SketchTaken."""
-        return [
-            {
-                "name": column.name,
-                "counts": (
-                    counts := tallies.counts[column.begin : column.begin + column.size].tolist()
-                ),
-                "missing": int(tallies.missing[place]),
-                "unseen": counts[-1] if column.categories is not None else 0,
-                **_moments(sum(counts), column, tallies.sums[place], tallies.ranges[place]),
-            }
-            for place, column in enumerate(self.columns)
-        ]
+        all_counts, missing = tallies.counts.tolist(), tallies.missing.tolist()
+        sums, ranges = tallies.sums.tolist(), tallies.ranges.tolist()
+        found = []
+        for place, column in enumerate(self.columns):
+            counts = all_counts[column.begin : column.begin + column.size]
+            found.append(
+                {
+                    "name": column.name,
+                    "counts": counts,
+                    "missing": missing[place],
+                    "unseen": counts[-1] if column.categories is not None else 0,
+                    **_moments(sum(counts), column, sums[place], ranges[place]),
+                }
+            )
+        return found
 
     def _lut(self, column: Column, texts: Sequence[str]) -> NDArray[np.int32]:
         """Bin of each dictionary code; dictionaries only grow."""
@@ -158,12 +156,19 @@ class ModelBins:
         return known
 
 
+def _center_and_scale(edges: NDArray[np.float64]) -> tuple[float, float]:
+    if not len(edges):
+        return 0.0, 1.0
+    center, spread = float(edges[len(edges) // 2]), float(edges[-1] - edges[0])
+    return center, spread if 1e-300 < spread < 1e300 else max(1.0, abs(center))
+
+
 def _moments(
-    count: int, column: Column, sums: NDArray[np.int64], ranges: NDArray[np.float64]
+    count: int, column: Column, sums: Sequence[int], ranges: Sequence[float]
 ) -> dict[str, float | None]:
     """Mean, population variance and range of the values that are there; null without any."""
     found = kernels.mean_and_variance(sums, column.center, column.scale)
-    least, greatest = ranges.tolist()
+    least, greatest = ranges
     present = count > 0 and column.categories is None
     return {
         "mean": found[0] if found else None,

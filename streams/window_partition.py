@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -129,6 +130,7 @@ class WindowPartition:
         return Progress(self.position, self.state.restart(self.position), waited)
 
     def _absorb(self, columns: Columns, records: Records) -> list[Event]:
+        @cache  # one row closes the windows of all versions
         def name(row: int) -> str:
             return self._decoder.event_id(records, int(columns.offset[row]))
 

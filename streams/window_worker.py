@@ -29,7 +29,7 @@ from streams.window_hashes import state_hash
 from streams.window_partition import Progress, WindowPartition
 
 logger = structlog.get_logger()
-MAX_RECORDS = 8_000
+MAX_RECORDS = 12_000
 HASH_SECONDS = 5.0
 LOOK_SECONDS = 1.0
 """How often to look for the registration of a version that rows wait for."""
