@@ -158,8 +158,7 @@ class WindowWorker:
             topic, at = key[0], owned.run.state.stream_time
             if at > behind.get(topic, at) + self._tasks[topic].window_ms:
                 continue
-            if not owned.lock.acquire(blocking=False):  # another thread is at it
-                behind.setdefault(topic, at)
+            if not owned.lock.acquire(blocking=False):  # another thread is at it: it moves on
                 continue
             try:
                 if not owned.lost and self._advance(key, owned):
