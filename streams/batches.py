@@ -305,12 +305,11 @@ class Chunk:
     done: Bytes
 
 
-def chunk(body: memoryview, position: int, aborted: NDArray[np.int64], room: Room) -> Chunk:
-    """A copy of the whole batches in `body`, which was asked for from offset `position` on.
+def chunk(source: Bytes, position: int, aborted: NDArray[np.int64], room: Room | None) -> Chunk:
+    """The whole batches in `source`, which was asked for from offset `position` on; a copy if there is room.
 
     Raises BadBatch if there is none or one that cannot be read.
     """
-    source = np.frombuffer(body, np.uint8)
     size, records, after, code = survey(source.ctypes.data, len(source), position)
     if code != _GOOD:
         raise BadBatch(f"the batch after {size} bytes from offset {position} on: {_WHY[code]}")
@@ -318,8 +317,10 @@ def chunk(body: memoryview, position: int, aborted: NDArray[np.int64], room: Roo
         raise BadBatch(f"no whole batch in {len(source)} bytes from offset {position} on")
     if after <= position:
         raise BadBatch(f"the batches that came for offset {position} end before it")
-    data = room(size)
-    data[:] = source[:size]
+    data = source[:size]
+    if room is not None:
+        data = room(size)
+        data[:] = source[:size]
     return Chunk(data, 0, records, after, aborted, np.zeros(len(aborted), np.uint8))
 
 

@@ -25,7 +25,7 @@ from aiokafka.protocol.offset import OffsetRequest, OffsetRequest_v2
 from confluent_kafka import KafkaError
 
 from schemas.columnar.records import Records
-from streams.batches import Answer, BadBatch, Chunk, answers, chunk, take, warm
+from streams.batches import Answer, BadBatch, Bytes, Chunk, Room, answers, chunk, take, warm
 from streams.buffers import Buffers
 from streams.log import ELECTING, LogUnavailable, Partition
 
@@ -38,8 +38,10 @@ PACE_S, SMALL_BYTES = 0.01, 1 << 16
 they bring."""
 ALL_BYTES = 1 << 26
 """What all partitions of a reader may have waiting for them."""
-ANSWER_BYTES = 1 << 23
+ANSWER_BYTES = 7 << 20
 """Of all partitions together in one answer, unless one batch has more."""
+KEPT_SHARE = 3
+"""What is less than this part of an answer is copied: it would keep the whole of it in memory."""
 PATIENCE_S = 10.0
 """A broker that is silent for longer is given up until it is found again."""
 BACKOFF_S = 0.05
@@ -103,37 +105,39 @@ class OpenPartition:
 
 
 class Connection(asyncio.BufferedProtocol):
-    """One request at a time to one broker. Answers are read into one buffer, which stays."""
+    """One request at a time to one broker."""
 
-    def __init__(self) -> None:
-        self._buffer = bytearray(_FIRST_BYTES)
+    def __init__(self, room: Room) -> None:
+        self._room = room
+        self._buffer = room(_FIRST_BYTES)
         self._have = 0
         self._number = 0
         self._answer: asyncio.Future[int] | None = None
         self._transport: asyncio.Transport | None = None
 
     @classmethod
-    async def to(cls, host: str, port: int) -> Connection:
+    async def to(cls, host: str, port: int, room: Room) -> Connection:
         """Raises OSError, as for what takes too long."""
+        loop = asyncio.get_running_loop()
         async with asyncio.timeout(PATIENCE_S):
-            _, made = await asyncio.get_running_loop().create_connection(cls, host, port)
+            _, made = await loop.create_connection(lambda: cls(room), host, port)
         return made
 
-    async def ask(self, request: Any) -> memoryview:
-        """The answer's body, valid until the next question; raises OSError."""
+    async def ask(self, request: Any) -> Bytes:
+        """The answer's body; raises OSError."""
         if self._transport is None:
             raise ConnectionError("the broker closed the connection")
         self._number += 1
         header = request.build_request_header(correlation_id=self._number, client_id=_NAME)
         message = header.encode() + request.encode()
-        self._have = 0
+        self._have, self._buffer = 0, self._room(_FIRST_BYTES)  # who has the last answer keeps it
         self._answer = asyncio.get_running_loop().create_future()
         self._transport.write(struct.pack(">i", len(message)) + message)
         async with asyncio.timeout(PATIENCE_S):
             size = await self._answer
-        if int.from_bytes(self._buffer[4:8], "big") != self._number:
+        if int.from_bytes(self._buffer[4:8].tobytes(), "big") != self._number:
             raise ConnectionError("the broker answered another question")
-        return memoryview(self._buffer)[8:size]
+        return self._buffer[8:size]
 
     def close(self) -> None:
         if self._transport is not None:
@@ -144,19 +148,20 @@ class Connection(asyncio.BufferedProtocol):
         self._transport = transport
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002
-        return memoryview(self._buffer)[self._have :]
+        return self._buffer[self._have :].data
 
     def buffer_updated(self, nbytes: int) -> None:
         self._have += nbytes
         if self._have < 4:
             return
-        size = 4 + int.from_bytes(self._buffer[:4], "big")
+        size = 4 + int.from_bytes(self._buffer[:4].tobytes(), "big")
         if self._answer is None or self._answer.done() or self._have > size:
             self.close()  # bytes that nobody asked for
         elif self._have == size:
             self._answer.set_result(size)
         elif size > len(self._buffer):
-            self._buffer = self._buffer[: self._have] + bytearray(size - self._have)
+            begun, self._buffer = self._buffer[: self._have], self._room(size)
+            self._buffer[: self._have] = begun
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
@@ -367,14 +372,14 @@ class FetchClient:
         for host, port in places:
             try:
                 if self._informer is None:
-                    self._informer = await Connection.to(host, port)
+                    self._informer = await Connection.to(host, port, self._buffers.take)
                 body = await self._informer.ask(request)
             except OSError:
                 if self._informer is not None:
                     self._informer.close()
                 self._informer = None
                 continue
-            found = request.RESPONSE_TYPE.decode(io.BytesIO(body))
+            found = request.RESPONSE_TYPE.decode(io.BytesIO(body.data))
             if found.brokers:
                 return (
                     {broker: (host, port) for broker, host, port, _ in found.brokers},
@@ -419,7 +424,7 @@ class FetchClient:
     async def _connect(self, broker: int) -> Connection:
         if broker not in self._brokers:
             raise ConnectionError(f"broker {broker} left the cluster")
-        return await Connection.to(*self._brokers[broker])
+        return await Connection.to(*self._brokers[broker], self._buffers.take)
 
     def _lose(self, parts: list[OpenPartition]) -> None:
         for part in parts:
@@ -463,9 +468,9 @@ class FetchClient:
             self._news.set()
         return came
 
-    def _answers(self, body: memoryview, asked: list[OpenPartition]) -> list[Answer]:
+    def _answers(self, body: Bytes, asked: list[OpenPartition]) -> list[Answer]:
         try:
-            return answers(body)
+            return answers(body.data)
         except BadBatch as error:
             self._fail(asked, str(error))
             return []
@@ -475,13 +480,16 @@ class FetchClient:
             part.fail(_stuck(part, part.asked, why))
         self._news.set()
 
-    def _deliver(self, part: OpenPartition, answer: Answer, body: memoryview) -> int:
+    def _deliver(self, part: OpenPartition, answer: Answer, body: Bytes) -> int:
         """Hand an answer to whoever polls; its bytes of batches."""
         came = None
         if answer.end > answer.begin:
             batches = body[answer.begin : answer.end]
+            little = KEPT_SHARE * len(batches) < max(len(body), _FIRST_BYTES)
             try:
-                came = chunk(batches, part.asked, answer.aborted, self._buffers.take)
+                came = chunk(
+                    batches, part.asked, answer.aborted, self._buffers.take if little else None
+                )
             except BadBatch as error:
                 self._fail([part], str(error))
                 return 0
@@ -505,7 +513,7 @@ async def _offset(connection: Connection, part: OpenPartition, which: int) -> in
     """The first offset that the log holds, or its end."""
     topics = [(part.topic, [(part.partition, which)])]
     request = OffsetRequest(-1, 0, topics).build(OffsetRequest_v2)
-    found = request.RESPONSE_TYPE.decode(io.BytesIO(await connection.ask(request)))
+    found = request.RESPONSE_TYPE.decode(io.BytesIO((await connection.ask(request)).data))
     ((_, ((_, _, _, offset),)),) = found.topics
     return int(offset)
 

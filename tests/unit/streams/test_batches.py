@@ -73,7 +73,7 @@ def mark(base: int, producer: int, kind: bytes) -> bytes:
 
 
 def fetched(body: bytes, position: int = 0, aborted: NDArray[np.int64] = NOTHING) -> Chunk:
-    return chunk(memoryview(body), position, aborted, Buffers().take)
+    return chunk(np.frombuffer(body, np.uint8), position, aborted, Buffers().take)
 
 
 def read(chunks: deque[Chunk], position: int, limit: int = 1_000) -> tuple[list[Item], int]:
