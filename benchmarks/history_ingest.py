@@ -32,7 +32,7 @@ from infra.settings import HOST, Settings
 
 EVENTS = 400_000
 QUICK_EVENTS = 60_000
-RATES_MB = (2.5, 5.0, 10.0)
+RATES_MB = (5.0, 10.0, 20.0, 40.0)
 """Megabytes of payload a second, one step after another."""
 STEP_S = 20.0
 QUICK_STEP_S = 5.0

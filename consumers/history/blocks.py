@@ -13,7 +13,7 @@ from consumers.history.columns import kind, record_columns, split_optional
 from schemas.catalogue import Topic
 from schemas.event import Event, Position
 
-_MS = pa.timestamp("ms", "UTC")
+MS = pa.timestamp("ms", "UTC")
 _PRIMITIVES: dict[str, pa.DataType] = {
     "boolean": pa.bool_(),
     "int": pa.int32(),
@@ -26,7 +26,7 @@ _PRIMITIVES: dict[str, pa.DataType] = {
     "fixed": pa.binary(),
 }
 _LOGICAL: dict[str, pa.DataType] = {
-    "timestamp-millis": _MS,
+    "timestamp-millis": MS,
     "timestamp-micros": pa.timestamp("us", "UTC"),
     "date": pa.date32(),
 }
@@ -104,7 +104,7 @@ class EventBlocks:
         columns["_topic"] = pa.array([at.topic for at in places], pa.string())
         columns["_partition"] = pa.array([at.partition for at in places], pa.int32())
         columns["_offset"] = pa.array([at.offset for at in places], pa.int64())
-        columns["_recorded_at"] = pa.array([event.recorded_ms for event in events], _MS)
+        columns["_recorded_at"] = pa.array([event.recorded_ms for event in events], MS)
         return pa.table(columns)
 
 
@@ -123,7 +123,7 @@ def dead_letter_table(letters: Sequence[DeadLetter]) -> pa.Table:
             "_topic": pa.array([letter.at.topic for letter in letters], pa.string()),
             "_partition": pa.array([letter.at.partition for letter in letters], pa.int32()),
             "_offset": pa.array([letter.at.offset for letter in letters], pa.int64()),
-            "_recorded_at": pa.array([letter.recorded_ms for letter in letters], _MS),
+            "_recorded_at": pa.array([letter.recorded_ms for letter in letters], MS),
             "error": pa.array([letter.error for letter in letters], pa.string()),
             "message": pa.array([letter.message for letter in letters], pa.string()),
             "key_base64": pa.array([_base64(letter.key) for letter in letters], pa.string()),

@@ -17,7 +17,8 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
-from consumers.history.sink import Partition, Record
+from consumers.history.record import Record
+from consumers.history.sink import Partition
 from schemas.event import Position
 
 GROUP = "driftlog-history"

@@ -18,23 +18,16 @@ from typing import Protocol
 import pyarrow as pa
 
 from consumers.history.blocks import DeadLetter, EventBlocks, UnfitEvent
+from consumers.history.by_column import LEAST, ColumnBlocks
+from consumers.history.record import Record
 from consumers.history.tables import Table, event_table
 from schemas.catalogue import Topic
+from schemas.codec import Codec
 from schemas.errors import RegistryUnavailable, UndecodableEvent
 from schemas.event import Event, Position
 
 Partition = tuple[str, int]
 _UNFIT = (UnfitEvent, pa.ArrowException, OverflowError, TypeError)
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """A record as it was read, headers aside."""
-
-    at: Position
-    key: bytes | None
-    value: bytes | None
-    recorded_ms: int
 
 
 class Decoder(Protocol):
@@ -88,23 +81,54 @@ class Batch:
 
 
 class BatchDecoder:
-    """Decodes records of the given topics into batches."""
+    """Decodes records of the given topics into batches: by column where it can, else event by event."""
 
     def __init__(self, decoder: Decoder, topics: Sequence[Topic]) -> None:
         self._decoder = decoder
         self.tables = {topic.name: event_table(topic) for topic in topics}
         self._blocks = {topic.name: EventBlocks(topic) for topic in topics}
+        self._by_column = {
+            topic.name: ColumnBlocks.of(decoder, topic) if isinstance(decoder, Codec) else None
+            for topic in topics
+        }
 
     def decode(self, records: Iterable[Record]) -> Batch:
         """Records of one partition must come in the order of their offsets."""
         batch = Batch()
+        parts: dict[Partition, list[Record]] = {}
+        for record in records:
+            parts.setdefault((record.at.topic, record.at.partition), []).append(record)
+        tables: dict[str, list[pa.Table]] = {}
         events: dict[str, list[tuple[Record, Event]]] = {}
         with _no_garbage_collection():
-            for record in records:
-                self._take(record, batch, events)
+            for partition, part in parts.items():
+                rest = self._columns(partition[0], part, tables)
+                for record in rest:
+                    self._take(record, batch, events)
+                done = batch.waiting.get(partition, part[-1].at.offset + 1)
+                if done > part[0].at.offset:
+                    batch.next_offsets[partition] = done
             for topic, pairs in events.items():
-                self._build(topic, pairs, batch)
+                tables.setdefault(topic, []).extend(self._rows(topic, pairs, batch))
+        for topic, found in tables.items():
+            rows = pa.concat_tables(found, promote_options="permissive")
+            if rows.num_rows:
+                batch.tables.append((self.tables[topic], rows))
         return batch
+
+    def _columns(
+        self, topic: str, part: list[Record], tables: dict[str, list[pa.Table]]
+    ) -> list[Record]:
+        """Add a table of the records of one partition; those that are to be taken one by one."""
+        blocks = self._by_column[topic]
+        if blocks is None or len(part) < LEAST:
+            return part
+        try:
+            table, left = blocks.table(part)
+        except (RegistryUnavailable, *_UNFIT):  # some record: one by one it is found out which
+            return part
+        tables.setdefault(topic, []).append(table)
+        return [part[index] for index in left]
 
     def _take(
         self, record: Record, batch: Batch, events: dict[str, list[tuple[Record, Event]]]
@@ -125,12 +149,13 @@ class BatchDecoder:
             batch.letters.append(_dead_letter(record, error))
         else:
             events.setdefault(at.topic, []).append((record, event))
-        batch.next_offsets[partition] = at.offset + 1
 
-    def _build(self, topic: str, pairs: list[tuple[Record, Event]], batch: Batch) -> None:
-        blocks, table = self._blocks[topic], self.tables[topic]
+    def _rows(
+        self, topic: str, pairs: list[tuple[Record, Event]], batch: Batch
+    ) -> Iterator[pa.Table]:
+        blocks = self._blocks[topic]
         try:
-            batch.tables.append((table, blocks.table([event for _, event in pairs])))
+            yield blocks.table([event for _, event in pairs])
             return
         except _UNFIT:
             pass  # some value does not fit its column: find which, keep the others
@@ -142,7 +167,7 @@ class BatchDecoder:
             except _UNFIT as error:
                 batch.letters.append(_dead_letter(record, error))
         if good:
-            batch.tables.append((table, blocks.table(good)))
+            yield blocks.table(good)
 
 
 def _dead_letter(record: Record, error: Exception) -> DeadLetter:

@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from infra.jit import compiled
-from schemas.columnar.columns import NULL_CODE, Kind
+from schemas.columnar.columns import NULL_CODE, NULL_DOUBLE, Kind
 from schemas.columnar.dictionary import Dictionary
 from schemas.columnar.identity import identify
 from schemas.columnar.instructions import NO_TEXT
@@ -61,7 +61,7 @@ class Cells:
         elif kind == "text":
             array[row] = (0, NO_TEXT) if value is None else self._own(value)
         elif kind == "double":
-            array[row] = np.nan if value is None else value
+            array[row] = NULL_DOUBLE if value is None else value
         else:
             array[row] = 0 if value is None else value
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -13,6 +14,9 @@ Kind = Literal["double", "long", "code", "id", "text"]
 NULL_CODE = -1
 UNKNOWN_CODE = -2
 """A text beyond the capacity of its dictionary."""
+NULL_BITS = 0x7FF8_0000_6E75_6C6C
+"""Those of the NaN that stands for null in a column of doubles; its payload spells "null"."""
+NULL_DOUBLE: float = struct.unpack("<d", struct.pack("<q", NULL_BITS))[0]
 
 
 @dataclass(slots=True)
@@ -21,7 +25,7 @@ class Columns:
 
     `data` maps a field's path ('event_time', 'features.carrier') to an array whose first axis is n:
 
-    - double: float64, NaN for null (int, long, float and boolean fields are widened);
+    - double: float64, NULL_DOUBLE for null (int, long, float and boolean fields are widened);
     - long: int64, 0 for null;
     - code: int32 into the decoder's dictionary of that path; NULL_CODE for null, UNKNOWN_CODE beyond it;
     - id: uint64 of shape (n, 2): the 128 bits of a UUID text (high, low), two seeded 64-bit hashes of any
@@ -50,3 +54,9 @@ class Columns:
             recorded=self.recorded[keep],
             data={path: values[keep] for path, values in self.data.items()},
         )
+
+
+def is_null(values: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Where a column of doubles, (n,), is null and not only NaN."""
+    found: NDArray[np.bool_] = np.ascontiguousarray(values).view(np.int64) == NULL_BITS
+    return found

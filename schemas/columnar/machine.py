@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from infra.jit import compiled
 from schemas.codec import MAX_EVENT_BYTES
+from schemas.columnar.columns import NULL_BITS
 from schemas.columnar.dictionary import FULL, NOT_UTF8, intern, keep, undo
 from schemas.columnar.identity import identify
 from schemas.columnar.instructions import MAX_DEPTH, Op
@@ -312,7 +313,7 @@ def _nullable_doubles(pc: int, at: int, end: int, row: int, columns: int) -> int
             store_f64(target, load_f64(at + 1))
             at += 9
         elif tag == null:
-            store_f64(target, np.nan)
+            store_i64(target, NULL_BITS)
             at += 1
         else:
             return BAD

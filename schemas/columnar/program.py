@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from schemas.columnar.avro import NAMED, kind_of, resolve
-from schemas.columnar.columns import Kind
+from schemas.columnar.columns import NULL_BITS, Kind
 from schemas.columnar.instructions import MAX_DEPTH, NO_TEXT, Code, Op, Program, Unsupported
 from schemas.columnar.projection import Leaf, Sink
 
@@ -63,8 +63,6 @@ _NUMBER_OPS = {
     ("int", "long"): Op.LONG,
     ("float", "double"): Op.FLOAT_TO_DOUBLE,
 }
-NAN_BITS = struct.unpack("<q", struct.pack("<d", float("nan")))[0]
-
 
 _MISMATCH = object()
 
@@ -323,7 +321,7 @@ class _Compiler:
 
     def _null(self, column: int, kind: Kind) -> None:
         if kind == "double":
-            self._code.emit(Op.STORE_WORD, column, NAN_BITS)
+            self._code.emit(Op.STORE_WORD, column, NULL_BITS)
         elif kind == "long":
             self._code.emit(Op.STORE_WORD, column, 0)
         elif kind == "code":

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-from consumers.history.sink import Record
+from consumers.history.record import Record
 from schemas.catalogue import Topic, system_topics, task_topics
 from schemas.codec import Codec
 from schemas.errors import RegistryUnavailable, UnknownSchema

@@ -12,8 +12,9 @@ import pytest
 from consumers.history import runner as module
 from consumers.history.blocks import DeadLetter
 from consumers.history.metrics import HistoryMetrics
+from consumers.history.record import Record
 from consumers.history.runner import HistoryRunner, LogRecreated
-from consumers.history.sink import Partition, Record
+from consumers.history.sink import Partition
 from consumers.history.store import StoreUnavailable
 from consumers.history.tables import Table
 from schemas.codec import Codec

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consumers.history.blocks import DeadLetter, dead_letter_table
-from consumers.history.sink import BatchDecoder, Record
+from consumers.history.record import Record
+from consumers.history.sink import BatchDecoder
 from consumers.history.store import Store
 from schemas.codec import Codec
 from schemas.event import Position
