@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import structlog
@@ -43,7 +44,7 @@ ELECTING = (
     KafkaError.UNKNOWN_LEADER_EPOCH,
 )
 logger = structlog.get_logger()
-_HEX = re.compile(r"(?!0*$)[0-9a-f]+").fullmatch
+_TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-01").fullmatch
 Offsets = dict[Partition, int]
 
 # Short timeouts find the new leader of a partition within seconds of a broker's death.
@@ -74,23 +75,34 @@ class BadRecord:
 def record_headers(event: Event, source: str = "driftlog") -> list[tuple[str, bytes]]:
     """CloudEvents 1.0 binary-mode attributes, and W3C `traceparent` derived from the causal chain's ids."""
     seconds, millis = divmod(event.time, 1000)
-    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
-    headers = {
-        "ce_specversion": "1.0",
-        "ce_id": event.id,
-        "ce_source": f"/{source}/{event.topic}",
-        "ce_type": event.type,
-        "ce_time": f"{stamp}.{millis:03d}Z",
-        "content-type": "application/avro",
-    }
+    own = event.id
+    version, origin, kind, content = _lasting_headers(source, event.topic, event.type)
+    stamp = f"{_to_the_second(seconds)}.{millis:03d}Z"
+    headers = [version, ("ce_id", own.encode()), origin, kind, ("ce_time", stamp.encode()), content]
     cause = event.data.get("caused_by")
     if cause:
-        headers["ce_causationid"] = str(cause)
-    trace = (str(cause or event.id).replace("-", "") + "0" * 32)[:32]
-    span = event.id.replace("-", "")[-16:]
-    if _HEX(trace) and _HEX(span) and len(span) == 16:
-        headers["traceparent"] = f"00-{trace}-{span}-01"
-    return [(name, value.encode()) for name, value in headers.items()]
+        headers.append(("ce_causationid", str(cause).encode()))
+    span = own.replace("-", "")
+    trace = (str(cause).replace("-", "") if cause else span) + "0" * 32
+    parent = f"00-{trace[:32]}-{span[-16:]}-01"
+    if _TRACEPARENT(parent):
+        headers.append(("traceparent", parent.encode()))
+    return headers
+
+
+@lru_cache(1 << 10)
+def _lasting_headers(source: str, topic: str, event_type: str) -> tuple[tuple[str, bytes], ...]:
+    return (
+        ("ce_specversion", b"1.0"),
+        ("ce_source", f"/{source}/{topic}".encode()),
+        ("ce_type", event_type.encode()),
+        ("content-type", b"application/avro"),
+    )
+
+
+@lru_cache(1 << 10)
+def _to_the_second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
 
 
 def connect_codec(settings: Settings, tasks: Sequence[Task] = ()) -> Codec:
