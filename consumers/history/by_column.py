@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from consumers.history.blocks import MS, UnfitEvent, arrow_type
 from consumers.history.columns import Column, kind, record_columns, split_optional
-from consumers.history.record import Record
+from consumers.history.record import Part
 from schemas.catalogue import Schema, Topic
 from schemas.codec import Codec
 from schemas.columnar import Kind, Records, is_null
@@ -87,26 +87,19 @@ class ColumnBlocks:
         leaves = plain_leaves(topic.schemas[0]) if len(topic.schemas) == 1 else None
         return None if leaves is None else cls(codec, topic, leaves)
 
-    def table(self, records: Sequence[Record]) -> tuple[pa.Table, list[int]]:
-        """(rows, indices of the records that are none of them); the records are of one partition.
+    def table(self, part: Part) -> tuple[pa.Table, list[int]]:
+        """(rows, indices of the records that are none of them).
 
         Raises RegistryUnavailable, UnfitEvent or ArrowException: then nothing is said about any of them.
         """
-        first = records[0].at
         columns, bad = self._decoder.decode(
-            Records.of(
-                first.topic,
-                first.partition,
-                [record.value for record in records],
-                [record.at.offset for record in records],
-                [record.recorded_ms for record in records],
-            )
+            Records.of(part.topic, part.partition, part.values, part.offsets, part.recorded_ms)
         )
         n = len(columns)
         arrays = {leaf.column.name: _array(leaf, columns.data[leaf.path]) for leaf in self._leaves}
         arrays["_type"] = pa.repeat(pa.scalar(self._type), n)
-        arrays["_topic"] = pa.repeat(pa.scalar(first.topic), n)
-        arrays["_partition"] = pa.array(np.full(n, first.partition, np.int32))
+        arrays["_topic"] = pa.repeat(pa.scalar(part.topic), n)
+        arrays["_partition"] = pa.array(np.full(n, part.partition, np.int32))
         arrays["_offset"] = pa.array(columns.offset)
         arrays["_recorded_at"] = pa.array(columns.recorded).cast(MS)
         return pa.table(arrays), [one.index for one in bad]

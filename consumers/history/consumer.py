@@ -17,9 +17,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
-from consumers.history.record import Record
-from consumers.history.sink import Partition
-from schemas.event import Position
+from consumers.history.record import Part, Partition
 
 GROUP = "driftlog-history"
 BATCH_ROWS = 20_000
@@ -87,28 +85,30 @@ class LogReader:
         )
         self._assigned = set(offsets)
 
-    def read(self, stopped: Callable[[], bool]) -> tuple[list[Record], dict[Partition, int]]:
+    def read(self, stopped: Callable[[], bool]) -> tuple[list[Part], dict[Partition, int]]:
         """(records, partitions that were read to their end -> that end), within BATCH_SECONDS."""
-        records: list[Record] = []
+        messages: dict[Partition, list[Message]] = {}
         ended: dict[Partition, int] = {}
-        size, give_up = 0, time.monotonic() + BATCH_SECONDS
-        while len(records) < BATCH_ROWS and size < BATCH_BYTES and not stopped():
+        count, size, give_up = 0, 0, time.monotonic() + BATCH_SECONDS
+        while count < BATCH_ROWS and size < BATCH_BYTES and not stopped():
             left = give_up - time.monotonic()
             if left <= 0:
                 break
-            for message in self._consumer.consume(min(2_000, BATCH_ROWS - len(records)), left):
+            for message in self._consumer.consume(min(2_000, BATCH_ROWS - count), left):
                 partition = (message.topic() or "", message.partition() or 0)
                 error = message.error()
                 if error is None:
-                    records.append(_record(message))
-                    size += len(message.value() or b"")
-                    ended.pop(partition, None)
+                    messages.setdefault(partition, []).append(message)
+                    count += 1
+                    size += len(message)
+                    if ended:
+                        ended.pop(partition, None)
                 elif error.code() == KafkaError._PARTITION_EOF:
                     ended[partition] = message.offset() or 0
                     self._ends[partition] = ended[partition]
                 elif error.fatal():
                     raise LogUnavailable(str(error))
-        return records, ended
+        return [_part(*partition, found) for partition, found in messages.items()], ended
 
     def end(self, partition: Partition) -> int:
         """The partition's high watermark as last heard; -1 before the first fetch."""
@@ -180,11 +180,15 @@ def _client(bootstrap: str) -> dict[str, str | int | float | bool]:
     }
 
 
-def _record(message: Message) -> Record:
-    at = Position(message.topic() or "", message.partition() or 0, message.offset() or 0)
-    _, recorded_ms = message.timestamp()
-    key, value = message.key(), message.value()
-    return Record(at, _bytes(key), _bytes(value), max(recorded_ms, 0))
+def _part(topic: str, partition: int, messages: list[Message]) -> Part:
+    return Part(
+        topic,
+        partition,
+        [message.offset() or 0 for message in messages],
+        [_bytes(message.key()) for message in messages],
+        [_bytes(message.value()) for message in messages],
+        [max(message.timestamp()[1], 0) for message in messages],
+    )
 
 
 def _bytes(data: str | bytes | None) -> bytes | None:

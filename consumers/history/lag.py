@@ -22,7 +22,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from consumers.history.metrics import HistoryMetrics
-from consumers.history.sink import Partition
+from consumers.history.record import Partition
 
 Ends = Callable[[], Mapping[Partition, int]]
 """Asks the log where its partitions end now; raises ConnectionError."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from consumers.history.sink import Partition
+from consumers.history.record import Partition
 
 
 class HistoryMetrics:

@@ -11,7 +11,8 @@ from consumers.history.blocks import DeadLetter
 from consumers.history.consumer import LogReader, LogUnavailable
 from consumers.history.dead_letters import DeadLetterQueue, DeadLettersUnacknowledged
 from consumers.history.metrics import HistoryMetrics
-from consumers.history.sink import Batch, BatchDecoder, Decoder, Partition
+from consumers.history.record import Partition
+from consumers.history.sink import Batch, BatchDecoder, Decoder
 from consumers.history.store import Store, StoreUnavailable
 from schemas.catalogue import Topic
 
@@ -77,16 +78,16 @@ class HistoryRunner:
         if time.monotonic() - self._looked_at > LOOK_FOR_PARTITIONS_S:
             self._look_again()
         self._resume_waiting()
-        records, ended = self._reader.read(self._stop.is_set)
+        parts, ended = self._reader.read(self._stop.is_set)
         began = time.monotonic()
-        batch = self._batches.decode(records)
+        batch = self._batches.decode(parts)
         for partition, end in ended.items():
             if partition not in batch.waiting and end > batch.next_offsets.get(partition, 0):
                 self._next[partition] = end  # past transaction markers, which are no records
         for step in batch.steps(self._store, self._dead_letters.publish, self._topic_ids):
             self._again(step)
         self._after(batch)
-        if records:
+        if parts:
             self._metrics.batch_took(time.monotonic() - began)
 
     def _after(self, batch: Batch) -> None:

@@ -19,14 +19,13 @@ import pyarrow as pa
 
 from consumers.history.blocks import DeadLetter, EventBlocks, UnfitEvent
 from consumers.history.by_column import LEAST, ColumnBlocks
-from consumers.history.record import Record
+from consumers.history.record import Part, Partition, Record
 from consumers.history.tables import Table, event_table
 from schemas.catalogue import Topic
 from schemas.codec import Codec
 from schemas.errors import RegistryUnavailable, UndecodableEvent
 from schemas.event import Event, Position
 
-Partition = tuple[str, int]
 _UNFIT = (UnfitEvent, pa.ArrowException, OverflowError, TypeError)
 
 
@@ -92,21 +91,18 @@ class BatchDecoder:
             for topic in topics
         }
 
-    def decode(self, records: Iterable[Record]) -> Batch:
-        """Records of one partition must come in the order of their offsets."""
+    def decode(self, parts: Iterable[Part]) -> Batch:
+        """One part a partition."""
         batch = Batch()
-        parts: dict[Partition, list[Record]] = {}
-        for record in records:
-            parts.setdefault((record.at.topic, record.at.partition), []).append(record)
         tables: dict[str, list[pa.Table]] = {}
         events: dict[str, list[tuple[Record, Event]]] = {}
         with _no_garbage_collection():
-            for partition, part in parts.items():
-                rest = self._columns(partition[0], part, tables)
-                for record in rest:
+            for part in parts:
+                for record in self._columns(part, tables):
                     self._take(record, batch, events)
-                done = batch.waiting.get(partition, part[-1].at.offset + 1)
-                if done > part[0].at.offset:
+                partition = part.topic, part.partition
+                done = batch.waiting.get(partition, part.offsets[-1] + 1)
+                if done > part.offsets[0]:
                     batch.next_offsets[partition] = done
             for topic, pairs in events.items():
                 tables.setdefault(topic, []).extend(self._rows(topic, pairs, batch))
@@ -116,19 +112,17 @@ class BatchDecoder:
                 batch.tables.append((self.tables[topic], rows))
         return batch
 
-    def _columns(
-        self, topic: str, part: list[Record], tables: dict[str, list[pa.Table]]
-    ) -> list[Record]:
-        """Add a table of the records of one partition; those that are to be taken one by one."""
-        blocks = self._by_column[topic]
+    def _columns(self, part: Part, tables: dict[str, list[pa.Table]]) -> Iterable[Record]:
+        """Add a table of the records of a part; those that are to be taken one by one."""
+        blocks = self._by_column[part.topic]
         if blocks is None or len(part) < LEAST:
             return part
         try:
             table, left = blocks.table(part)
         except (RegistryUnavailable, *_UNFIT):  # some record: one by one it is found out which
             return part
-        tables.setdefault(topic, []).append(table)
-        return [part[index] for index in left]
+        tables.setdefault(part.topic, []).append(table)
+        return map(part.__getitem__, left)
 
     def _take(
         self, record: Record, batch: Batch, events: dict[str, list[tuple[Record, Event]]]

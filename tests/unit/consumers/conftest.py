@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from consumers.history.engine import Engine
+from consumers.history.record import parts
 from consumers.history.sink import BatchDecoder
 from consumers.history.store import Store, open_embedded
 from schemas.codec import Codec
@@ -100,7 +101,7 @@ def store(folder: Path) -> Iterator[Store]:
         scores,
         alerts,
     ):
-        for table, rows in decoder.decode(records(codec, events)).tables:
+        for table, rows in decoder.decode(parts(records(codec, events))).tables:
             store.write_events(table, rows)
     yield store
     store.close()

@@ -12,7 +12,7 @@ import uvicorn
 from consumers.history.engine import Engine
 from consumers.history.http import history_app
 from consumers.history.metrics import HistoryMetrics
-from consumers.history.sink import Partition
+from consumers.history.record import Partition
 
 
 @dataclass

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from consumers.history import sink
 from consumers.history.by_column import LEAST, ColumnBlocks, plain_leaves
-from consumers.history.record import Record
+from consumers.history.record import Record, parts
 from consumers.history.sink import Batch, BatchDecoder
 from schemas.codec import Codec
 from schemas.event import Event, Position
@@ -62,8 +62,8 @@ def facts(batch: Batch) -> dict[str, Any]:
 def both(log: list[Record], registry: MemoryRegistry | None = None) -> dict[str, Any]:
     """The facts of the batch by column, which are those of the batch by event."""
     codec = Codec(registry or MemoryRegistry(), TOPICS)
-    by_column = facts(BatchDecoder(codec, TOPICS).decode(log))
-    by_event = facts(BatchDecoder(ByEvent(codec), TOPICS).decode(log))
+    by_column = facts(BatchDecoder(codec, TOPICS).decode(parts(log)))
+    by_event = facts(BatchDecoder(ByEvent(codec), TOPICS).decode(parts(log)))
     assert by_column == by_event
     return by_column
 

@@ -12,9 +12,8 @@ import pytest
 from consumers.history import runner as module
 from consumers.history.blocks import DeadLetter
 from consumers.history.metrics import HistoryMetrics
-from consumers.history.record import Record
+from consumers.history.record import Part, Partition, Record, parts
 from consumers.history.runner import HistoryRunner, LogRecreated
-from consumers.history.sink import Partition
 from consumers.history.store import StoreUnavailable
 from consumers.history.tables import Table
 from schemas.codec import Codec
@@ -45,7 +44,7 @@ class Log:
     def assign(self, offsets: Mapping[Partition, int]) -> None:
         self.at = dict(offsets)
 
-    def read(self, _: Callable[[], bool]) -> tuple[list[Record], dict[Partition, int]]:
+    def read(self, _: Callable[[], bool]) -> tuple[list[Part], dict[Partition, int]]:
         found = []
         for partition in self.at.keys() - self.paused:
             found += self.content[partition][self.at[partition] :]
@@ -55,7 +54,7 @@ class Log:
                 self.on_idle.pop(0)()
             else:
                 self.stop.set()
-        return found, {}
+        return parts(found), {}
 
     def end(self, partition: Partition) -> int:
         return len(self.content[partition])

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consumers.history.blocks import DeadLetter, dead_letter_table
-from consumers.history.record import Record
+from consumers.history.record import Record, parts
 from consumers.history.sink import BatchDecoder
 from consumers.history.store import Store
 from schemas.codec import Codec
@@ -31,7 +31,9 @@ def _bad(offset: int, value: bytes | None) -> Record:
 
 def test_a_batch_says_what_to_write_and_how_far_it_reaches(codec: Codec) -> None:
     batch = BatchDecoder(codec, TOPICS).decode(
-        [*records(codec, [prediction(1), prediction(2)], 5), *records(codec, [label(1)], 9, 3)]
+        parts(
+            [*records(codec, [prediction(1), prediction(2)], 5), *records(codec, [label(1)], 9, 3)]
+        )
     )
     assert {table.name: rows.num_rows for table, rows in batch.tables} == {
         "flights_predictions": 2,
@@ -46,11 +48,13 @@ def test_what_cannot_be_decoded_is_a_dead_letter_and_the_rest_is_kept(codec: Cod
     good = codec.encode(prediction(1))
     poison = [b"", None, b"\x00\x00\x00\x03\xe7body", good[:-3], good + b"\x00", b"not avro"]
     batch = BatchDecoder(codec, TOPICS).decode(
-        [
-            _bad(0, good),
-            *(_bad(1 + n, value) for n, value in enumerate(poison)),
-            _bad(7, codec.encode(prediction(2))),
-        ]
+        parts(
+            [
+                _bad(0, good),
+                *(_bad(1 + n, value) for n, value in enumerate(poison)),
+                _bad(7, codec.encode(prediction(2))),
+            ]
+        )
     )
     assert [letter.at.offset for letter in batch.letters] == [1, 2, 3, 4, 5, 6]
     assert {letter.error for letter in batch.letters} == {"UndecodableEvent", "UnknownSchema"}
@@ -70,7 +74,7 @@ def test_a_value_that_fits_no_column_costs_only_its_own_event(codec: Codec) -> N
             return event
 
     batch = BatchDecoder(Wide(), TOPICS).decode(  # type: ignore[arg-type]
-        records(codec, [prediction(n) for n in range(3)])
+        parts(records(codec, [prediction(n) for n in range(3)]))
     )
     assert batch.rows == 2
     assert [letter.at.offset for letter in batch.letters] == [1]
@@ -86,7 +90,7 @@ def test_a_foreign_schema_without_what_the_table_needs_is_a_dead_letter(codec: C
             return event if at.offset else type(event)(event.topic, event.type, left, at)
 
     batch = BatchDecoder(Foreign(), TOPICS).decode(  # type: ignore[arg-type]
-        records(codec, [prediction(n) for n in range(3)])
+        parts(records(codec, [prediction(n) for n in range(3)]))
     )
     assert batch.rows == 2
     assert [letter.message for letter in batch.letters] == ["PredictionMade without score"]
@@ -94,7 +98,7 @@ def test_a_foreign_schema_without_what_the_table_needs_is_a_dead_letter(codec: C
 
 def test_a_record_type_of_another_topic_is_a_dead_letter(codec: Codec) -> None:
     wrong = Record(Position("flights.labels", 0, 4), b"k", codec.encode(prediction(1)), START)
-    batch = BatchDecoder(codec, TOPICS).decode([wrong])
+    batch = BatchDecoder(codec, TOPICS).decode(parts([wrong]))
     assert batch.rows == 0
     assert "PredictionMade does not belong on flights.labels" in batch.letters[0].message
 
@@ -103,16 +107,18 @@ def test_while_the_registry_is_down_a_partition_waits_and_the_others_go_on() -> 
     writer = Codec(MemoryRegistry(), TOPICS)
     registry = MemoryRegistry()
     decoder = BatchDecoder(Codec(registry, TOPICS), TOPICS)
-    assert decoder.decode(records(writer, [label(1)])).rows == 1  # this schema is known now
+    assert decoder.decode(parts(records(writer, [label(1)]))).rows == 1  # this schema is known now
     registry.up = False
     batch = decoder.decode(
-        [*records(writer, [prediction(1), prediction(2)], 40), *records(writer, [label(2)], 1)]
+        parts(
+            [*records(writer, [prediction(1), prediction(2)], 40), *records(writer, [label(2)], 1)]
+        )
     )
     assert batch.waiting == {("flights.predictions", 0): 40}
     assert batch.next_offsets == {("flights.labels", 0): 2}
     assert not batch.letters
     registry.up = True
-    assert decoder.decode(records(writer, [prediction(1), prediction(2)], 40)).rows == 2
+    assert decoder.decode(parts(records(writer, [prediction(1), prediction(2)], 40))).rows == 2
 
 
 def test_rows_are_what_was_written(store: Store) -> None:
@@ -145,14 +151,14 @@ def test_final_holds_each_event_once_in_its_first_place(
     twice = [*log, *log]
     shuffle.shuffle(twice)  # type: ignore[attr-defined]
     for start in range(0, len(twice), 7):
-        for table, rows in decoder.decode(twice[start : start + 7]).tables:
+        for table, rows in decoder.decode(parts(twice[start : start + 7])).tables:
             store.write_events(table, rows)
     found = store._rows("SELECT event_id, _offset FROM driftlog.flights_labels FINAL")
     first = {uid(11_000 + number): numbers.index(number) for number in numbers}
     assert dict(map(tuple, found)) == first
     assert len(found) == len(first)
     store._command("TRUNCATE TABLE driftlog.flights_labels")
-    for table, rows in decoder.decode(records(codec, [label(n) for n in range(80)])).tables:
+    for table, rows in decoder.decode(parts(records(codec, [label(n) for n in range(80)]))).tables:
         store.write_events(table, rows)
 
 
@@ -203,13 +209,13 @@ def test_a_crash_between_any_two_writes_loses_and_doubles_nothing(
     published: list[DeadLetter] = []
     ids = {"flights.features": "id"}
 
-    steps = list(decoder.decode(log).steps(store, published.extend, ids))
+    steps = list(decoder.decode(parts(log)).steps(store, published.extend, ids))
     assert len(steps) == 4
     for step in steps[:stop_after]:
         step()
     _, start = store.positions().get(("flights.features", 0), ("", 0))
     assert start == (5 if stop_after == 4 else 0)
-    for step in decoder.decode(log[start:]).steps(store, published.extend, ids):
+    for step in decoder.decode(parts(log[start:])).steps(store, published.extend, ids):
         step()
     assert store.positions()[("flights.features", 0)] == ("id", 5)
     assert store._rows("SELECT count() FROM driftlog.flights_features FINAL")[0][0] == 4
