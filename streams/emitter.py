@@ -19,7 +19,7 @@ QUEUED = 64
 COMMIT_SECONDS = 0.25
 LINGER_SECONDS = 0.25
 """So long an append waits at most for more: small ones cost the brokers more than large reads."""
-QUIET_SECONDS = 0.02
+QUIET_SECONDS = 0.01
 """It waits no longer once nothing has come for so long."""
 
 
