@@ -35,7 +35,7 @@ def histograms(
     """
     width = max((len(e) + 1 for e in edges), default=1)
     bins = width + 1
-    values = x if hasattr(x, "get") else _columns(x)
+    values: Any = x if hasattr(x, "get") else _columns(x)
     dtype, n = values.dtype, values.shape[-1] if len(edges) else 0
     table, levels = edge_table(edges, width, dtype)
     counts = np.zeros((slots, len(edges), bins), np.int64)
