@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from kernels.gpu.guarded import HostBuffer, Pool
+from kernels.gpu.guarded import HostBuffer, Pool, stacks
 from kernels.gpu.runtime import (
     DeviceFailed,
     Macros,
@@ -65,6 +65,7 @@ class _Launch(ctypes.Structure):
         ("grid", ctypes.c_uint * 3),
         ("block", ctypes.c_uint * 3),
         ("shared", ctypes.c_uint64),
+        ("stacks", ctypes.c_void_p),
         ("reverse", ctypes.c_int),
     ]
 
@@ -165,7 +166,7 @@ class EmulatedKernel:
             for argument in arguments
         ]
         pointers = (ctypes.c_void_p * max(1, len(values)))(*map(ctypes.addressof, values))
-        launch = _Launch((*grid,), (*block,), shared, self._reverse)
+        launch = _Launch((*grid,), (*block,), shared, stacks(), self._reverse)
         message = ctypes.create_string_buffer(_MESSAGE_BYTES)
         with _running:
             failed = self._run(ctypes.byref(launch), pointers, message, len(message))
