@@ -36,11 +36,8 @@ def taken(x: Any, name: str, kinds: tuple[str, ...] = NUMBERS, ndim: int = 1) ->
 
     Raises TypeError for another dtype, ValueError for another number of dimensions.
     """
-    if hasattr(x, "__cuda_array_interface__"):
-        shape, dtype, _ = borrowed(x)
-    else:
-        x = _here(x)
-        shape, dtype = x.shape, x.dtype
+    x = array(x)
+    shape, dtype = shape_of(x), dtype_of(x)
     if dtype.name not in kinds:
         raise TypeError(f"{name}: {dtype} is none of {', '.join(kinds)}")
     if len(shape) != ndim:
@@ -50,7 +47,10 @@ def taken(x: Any, name: str, kinds: tuple[str, ...] = NUMBERS, ndim: int = 1) ->
     return x
 
 
-def _here(x: Any) -> Array:
+def array(x: Any) -> Any:
+    """`x` as a contiguous NumPy array of this processor's byte order, or as it is if it lies on a GPU."""
+    if hasattr(x, "__cuda_array_interface__"):
+        return x
     if not hasattr(x, "__array__") and hasattr(x, "__dlpack__"):
         x = np.from_dlpack(x)
     if isinstance(x, np.ndarray) and x.flags.c_contiguous and x.dtype.isnative:

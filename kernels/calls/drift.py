@@ -69,9 +69,10 @@ def histogram(x: Any, edges: Any) -> Counts:
     for what does not fit.
     """
     there = arrays.resident(x=x)
+    x = arrays.array(x)
     ndim = len(arrays.shape_of(x))
-    if not there and np.asarray(x).dtype.kind in "iub":
-        x = np.asarray(x, np.float64)
+    if not there and x.dtype.kind in "iub":
+        x = x.astype(np.float64)
     x = arrays.taken(x, "x", arrays.FLOATS, max(1, ndim))
     if ndim > 2:
         raise ValueError(f"x: {ndim} dimensions; 1 or 2 expected")
@@ -89,7 +90,8 @@ def histogram(x: Any, edges: Any) -> Counts:
             parts.append(_of_buffer(runtime, runtime.send(x[i:j]), columns))
 
         dispatch.in_chunks(len(x), part)
-        return sum(parts[1:], start=parts[0])
+        total: Counts = sum(parts[1:], start=parts[0])
+        return total
 
     def on_cpu() -> Counts:
         slot = np.zeros(len(x), np.int32)
@@ -97,9 +99,7 @@ def histogram(x: Any, edges: Any) -> Counts:
         return cpu_histogram.histograms(list(table), columns, slot, 1)[0][0]
 
     counts: Counts = dispatch.run("histogram", math.prod(shape), on_device, on_cpu, resident=there)
-    if ndim == 1:
-        counts = counts[0]
-    return counts
+    return counts.reshape(-1) if ndim == 1 else counts
 
 
 def _of_buffer(runtime: Runtime, x: Buffer, edges: list[Floats]) -> Counts:
