@@ -24,11 +24,12 @@ from kernels.calls.drift import (
 from kernels.cpu.distances import Distances
 from kernels.cpu.histogram import tally
 from kernels.cpu.moments import add_moments, mean_and_variance, no_ranges
-from kernels.dispatch import Device, in_use, use, used
+from kernels.dispatch import CPU, Device, in_use, use, used
 from kernels.gpu.runtime import DeviceFailed, NoGpu, OutOfMemory
 from kernels.reference import bin_index, js, ks, psi
 
 __all__ = [
+    "CPU",
     "Device",
     "DeviceFailed",
     "Distances",

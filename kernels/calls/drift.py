@@ -96,7 +96,8 @@ def histogram(x: Any, edges: Any) -> Counts:
     def on_cpu() -> Counts:
         slot = np.zeros(len(x), np.int32)
         table = x.T if x.ndim == 2 else x[None]
-        return cpu_histogram.histograms(list(table), columns, slot, 1)[0][0]
+        counts, _ = cpu_histogram.histograms(list(table), columns, slot, 1)
+        return counts.reshape(counts.shape[1:])
 
     counts: Counts = dispatch.run("histogram", math.prod(shape), on_device, on_cpu, resident=there)
     return counts.reshape(-1) if ndim == 1 else counts
@@ -105,7 +106,8 @@ def histogram(x: Any, edges: Any) -> Counts:
 def _of_buffer(runtime: Runtime, x: Buffer, edges: list[Floats]) -> Counts:
     """(d, B) of x, (n,) or (n, d)."""
     if len(x.shape) == 1:
-        return gpu_histogram.histograms(runtime, x, edges)[0][0]
+        counts, _ = gpu_histogram.histograms(runtime, x, edges)
+        return counts.reshape(counts.shape[1:])
     return gpu_histogram.histograms_of_rows(runtime, x, edges)[0]
 
 
