@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
@@ -12,9 +13,11 @@ from kernels.cpu import distances as cpu_distances
 from kernels.cpu import histogram as cpu_histogram
 from kernels.dispatch import Device
 from kernels.gpu import distances, histogram
-from kernels.gpu.emulator import Emulator
+from kernels.gpu.emulator import Emulator, cache_folder
 from kernels.gpu.pycuda import PyCuda
 from kernels.gpu.runtime import DeviceFailed, NoGpu, Runtime
+from kernels.tuner.search import Cache
+from kernels.tuner.tunables import TUNABLES
 
 SIZES = tuple(1 << power for power in range(14, 23, 2))
 """Batches that are tried to find out from where on the device is faster."""
@@ -37,11 +40,17 @@ def chosen(choice: str) -> Device | None:
         return Device(Emulator(), "emulator", otherwise=1)
     try:
         runtime = PyCuda()
+        Cache(tuned_file()).load(runtime, TUNABLES)
         return Device(runtime, "cuda", faster_from(runtime))
     except (NoGpu, DeviceFailed):
         if choice == "cuda":
             raise
         return None
+
+
+def tuned_file() -> Path:
+    """Where launch parameters that were found on this machine are kept."""
+    return cache_folder() / "tuned.json"
 
 
 def faster_from(runtime: Runtime) -> dict[str, float]:

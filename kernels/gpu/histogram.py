@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.gpu.runtime import Buffer, OutOfMemory, Runtime
+from kernels.gpu.tuned import parameter
 from kernels.gpu.types import blocks_for, element
 
 Counts = NDArray[np.int64]
@@ -31,8 +32,8 @@ def histograms(
     slot: NDArray[np.int32] | None = None,
     slots: int = 1,
     *,
-    threads: int = THREADS,
-    copies: int = COPIES,
+    threads: int | None = None,
+    copies: int | None = None,
 ) -> tuple[Counts, Counts]:
     """Counts (slots, d, B) and missing (slots, d): see `kernels.cpu.histogram.histograms`.
 
@@ -41,6 +42,9 @@ def histograms(
     """
     values: Any = x if hasattr(x, "get") else _columns(x)
     n = values.shape[-1] if len(edges) else 0
+    size = n * len(edges)
+    threads = threads or parameter(runtime, "histogram", size, "threads", THREADS)
+    copies = copies or parameter(runtime, "histogram", size, "copies", COPIES)
     table, levels, bins = edge_table(edges, values.dtype)
     counts = np.zeros((slots, len(edges), bins), np.int64)
     if counts.size and n:
