@@ -22,6 +22,10 @@ from kernels.gpu import histogram as gpu_histogram
 from kernels.gpu.runtime import Buffer, Runtime
 
 
+_ROWS = 4096
+"""Of a table that are turned round at once."""
+
+
 def accumulate(x: Floats, edges: Floats, slot: Slots, counts: Counts, missing: Counts) -> None:
     """Add a column's histogram to `counts`, in place: see `kernels.cpu.histogram.accumulate`."""
     device = dispatch.in_use()
@@ -81,6 +85,8 @@ def histogram(x: Any, edges: Any) -> Counts:
     if ndim == 2 and len(columns) != shape[1]:
         raise ValueError(f"{shape[1]} columns and the edges of {len(columns)}")
 
+    d, most = len(columns), max((len(e) + 1 for e in columns), default=1)
+
     def on_device(runtime: Runtime) -> Counts:
         if there:
             return _of_buffer(runtime, runtime.borrow(x), columns)
@@ -94,9 +100,14 @@ def histogram(x: Any, edges: Any) -> Counts:
         return total
 
     def on_cpu() -> Counts:
-        slot = np.zeros(len(x), np.int32)
-        table = x.T if x.ndim == 2 else x[None]
-        counts, _ = cpu_histogram.histograms(list(table), columns, slot, 1)
+        if x.ndim == 1:
+            return cpu_histogram.histograms([x], columns, np.zeros(len(x), np.int32), 1)[0][:, 0]
+        parts = [(np.zeros((1, d, most), np.int64), np.zeros((1, d), np.int64))]
+        for i in range(0, len(x), _ROWS):  # turned round in the cache
+            part = np.ascontiguousarray(x[i : i + _ROWS].T, np.float64)
+            slot = np.zeros(part.shape[1], np.int32)
+            parts.append(cpu_histogram.histograms(part, columns, slot, 1))
+        counts, _ = _added(parts)
         return counts.reshape(counts.shape[1:])
 
     counts: Counts = dispatch.run("histogram", math.prod(shape), on_device, on_cpu, resident=there)

@@ -68,17 +68,18 @@ def plot(points: Sequence[Point], roof: Roof, file: Path) -> None:
         linewidth=1.5,
     )
     dark: dict[str, Any] = {"color": "#333333", "fontsize": 9}
-    dark |= {"textcoords": "offset points", "ha": "right"}
+    dark |= {"textcoords": "offset points"}
     axes.annotate(
         f"{roof.bandwidth / 1e9:,.1f} GB/s",
         (low * 1.5, low * 1.5 * roof.bandwidth / 1e9),
-        xytext=(-6, 6),
+        xytext=(10, -4),
         **dark,
     )
     axes.annotate(
         f"{roof.peak / 1e9:,.0f} G operations/s",
         (high, roof.peak / 1e9),
         xytext=(-6, 5),
+        ha="right",
         **dark,
     )
     ordered = sorted(points, key=lambda point: (point.intensity, -point.rate))
