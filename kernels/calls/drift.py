@@ -21,7 +21,6 @@ from kernels.gpu import distances as gpu_distances
 from kernels.gpu import histogram as gpu_histogram
 from kernels.gpu.runtime import Buffer, Runtime
 
-
 _ROWS = 4096
 """Of a table that are turned round at once."""
 
