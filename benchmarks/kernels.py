@@ -316,7 +316,7 @@ def _column(rows: int) -> tuple[Any, Any]:
 
 def _counted(x: Any, edges: Any, slot: Any, slots: int) -> Any:
     counts, missing = np.zeros((slots, BINS), np.int64), np.zeros(slots, np.int64)
-    kernels.accumulate(x, edges, slot, counts, missing)
+    kernels.accumulate([kernels.Column(x, edges, counts, missing)], slot)
     return counts
 
 
