@@ -19,6 +19,8 @@ ROWS = 16
 """Of a thread, at least: a block's counters are added to the whole at the end."""
 BLOCKS = 4096
 """At most: enough to fill a large device several times over, few enough to add up quickly."""
+COLUMNS = 65535
+"""At most: the second dimension of a grid."""
 COPIES = 32
 """Counters of each bin in a block, at most: one for each lane of a warp."""
 SHARED_BYTES = 24 * 1024
@@ -38,7 +40,7 @@ def histograms(
     """Counts (slots, d, B) and missing (slots, d): see `kernels.cpu.histogram.histograms`.
 
     x: (d, n), float32 or float64, on the device or not. slot: (n,); None: all rows belong to slot 0. Shapes
-    are checked by the caller. Raises OutOfMemory if the bins do not fit into shared memory.
+    are checked by the caller. Raises OutOfMemory if the bins do not fit into shared memory, or the columns into a launch.
     """
     values: Any = x if hasattr(x, "get") else _columns(x)
     n = values.shape[-1] if len(edges) else 0
@@ -47,6 +49,8 @@ def histograms(
     copies = copies or parameter(runtime, "histogram", size, "copies", COPIES)
     table, levels, bins = edge_table(edges, values.dtype)
     counts = np.zeros((slots, len(edges), bins), np.int64)
+    if len(edges) > COLUMNS:
+        raise OutOfMemory(f"{len(edges):,} columns; {COLUMNS:,} fit into a launch")
     if counts.size and n:
         here, copies, shared = _plan(runtime, levels, bins, slots, values.dtype.itemsize, copies)
         columns = values if hasattr(values, "get") else runtime.send(values)

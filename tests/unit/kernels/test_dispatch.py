@@ -203,3 +203,11 @@ def test_a_probe_does_the_same_on_both(emulator: Runtime, kernel: str) -> None:
     )
     for mine, theirs in pairs:
         np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_more_columns_than_a_launch_takes_are_left_to_the_processor(
+    in_use: kernels.Device,
+) -> None:
+    x = list(np.zeros((70_000, 1)))
+    counts, _ = kernels.histograms(x, [np.array([])] * len(x), np.zeros(1, np.int32), 1)
+    assert counts.sum() == 70_000 and kernels.in_use() is in_use
