@@ -40,8 +40,8 @@ def histograms(
     """Counts (slots, d, B) and missing (slots, d): see `kernels.cpu.histogram.histograms`.
 
     x: (d, n), float32 or float64, on the device or not. slot: (n,); None: all rows belong to slot 0. Shapes
-    are checked by the caller. Raises OutOfMemory if the bins do not fit into shared memory, or the columns into a
-    launch.
+    are checked by the caller. Raises OutOfMemory if the bins do not fit into shared memory, or the columns
+    into a launch.
     """
     values: Any = x if hasattr(x, "get") else _columns(x)
     n = values.shape[-1] if len(edges) else 0
