@@ -9,7 +9,6 @@
 #include "element.cuh"
 #include "gelu.cuh"
 #include "rows.cuh"
-#include "shared.cuh"
 
 #ifndef HEAD_DIM
 #define HEAD_DIM 64

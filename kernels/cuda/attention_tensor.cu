@@ -9,7 +9,6 @@
 #include "gelu.cuh"
 #include "mma.cuh"
 #include "rows.cuh"
-#include "shared.cuh"
 
 #ifndef HEAD_DIM
 #define HEAD_DIM 64

@@ -25,7 +25,9 @@ __device__ __forceinline__ Key key_of(float score, int row)
 
 __device__ __forceinline__ void sort_falling(Key *keys, int lane)
 {
+#pragma unroll 1
     for (int size = 2; size <= 2 * LIST; size *= 2)
+#pragma unroll 1
         for (int apart = size / 2; apart > 0; apart /= 2) {
             for (int i = lane; i < LIST; i += 32) {
                 const int low = 2 * i - (i & (apart - 1)), high = low + apart;

@@ -3,10 +3,7 @@
 
 #pragma once
 
-#ifndef CUDA_EMULATOR
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-#endif
+#include "common.cuh"
 
 #if defined(HALF)
 typedef __half T;

@@ -9,7 +9,6 @@
 #include "element.cuh"
 #include "mma.cuh"
 #include "rows.cuh"
-#include "shared.cuh"
 
 // x: (rows, columns) float. bytes: (rows, stride), zeros beyond columns. scales: (rows,). A row with a NaN or an
 // infinity gets the scale NaN and bytes 0; one of zeros the scale 0. Block: (32, 8). Grid: (ceil(rows / 8)).

@@ -4,7 +4,7 @@
 // depend on the batch or the device. Rows pass through shared memory, an odd number of words apart, so that they
 // are read coalesced. Memory-bound.
 
-#include "shared.cuh"
+#include "common.cuh"
 
 #ifndef BLOCK
 #define BLOCK 128

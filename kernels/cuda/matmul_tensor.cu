@@ -8,7 +8,6 @@
 
 #include "element.cuh"
 #include "mma.cuh"
-#include "shared.cuh"
 
 #ifndef BM
 #define BM 128

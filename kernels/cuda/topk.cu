@@ -9,7 +9,7 @@
 // Scores are dot(row, query) * inverse[row] in float; queries have length 1. Lists: see best.cuh.
 
 #include "best.cuh"
-#include "shared.cuh"
+#include "common.cuh"
 
 #ifndef DIM
 #define DIM 384  // columns, rounded up to a multiple of 128
@@ -18,6 +18,13 @@
 #define QUERIES 1  // of a block of topk_scan, at most 8
 #endif
 #define WARPS 8
+#if DIM * QUERIES <= 768
+#define QUERY(q, i) query[q][i]
+#define SHARED_QUERIES 0
+#else  // too many registers: from shared memory
+#define QUERY(q, i) *reinterpret_cast<const float4 *>(query_tile + (q) * DIM + (i) * 128 + lane * 4)
+#define SHARED_QUERIES 1
+#endif
 
 __device__ __forceinline__ float4 four_of(const float *row, int column, int columns)
 {
@@ -43,30 +50,45 @@ __device__ __forceinline__ float eight_sums(float (&value)[8], int lane)
 
 // vectors: (n, columns), inverse: (n,), queries: (count, columns); columns: a multiple of 4, rows 16-byte aligned.
 // lists: (count, gridDim.x, LIST). Block: 256. Grid: (any, ceil(count / QUERIES)).
-// Shared: WARPS * QUERIES * 2 * LIST keys.
-extern "C" __global__ void __launch_bounds__(256)
+// Shared: WARPS * QUERIES * 2 * LIST keys; if DIM * QUERIES > 768, then DIM * QUERIES floats.
+extern "C" __global__ void __launch_bounds__(256, 2)
     topk_scan(const float *vectors, const float *inverse, const float *queries, Key *lists, int n, int count,
               int columns, int k)
 {
     DYNAMIC_SHARED(Key, shared);
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, query0 = blockIdx.y * QUERIES;
+#if SHARED_QUERIES
+    float *query_tile = reinterpret_cast<float *>(shared + WARPS * QUERIES * 2 * LIST);
+    for (int at = threadIdx.x * 4; at < QUERIES * DIM; at += 1024) {
+        const float *from = queries + static_cast<long long>(min(query0 + at / DIM, count - 1)) * columns;
+        *reinterpret_cast<float4 *>(query_tile + at) = four_of(from, at % DIM, columns);
+    }
+    __syncthreads();
+#else
     float4 query[QUERIES][DIM / 128];
+#endif
     Best best[QUERIES];
 #pragma unroll
     for (int q = 0; q < QUERIES; ++q) {
+#if !SHARED_QUERIES
         const float *from = queries + static_cast<long long>(min(query0 + q, count - 1)) * columns;
 #pragma unroll
         for (int i = 0; i < DIM / 128; ++i)
             query[q][i] = four_of(from, i * 128 + lane * 4, columns);
+#endif
         best[q].begin(shared + (q * WARPS + warp) * 2 * LIST, lane);
     }
     const long long step = static_cast<long long>(gridDim.x) * WARPS * 32;
     for (long long first = (static_cast<long long>(blockIdx.x) * WARPS + warp) * 32; first < n; first += step) {
         float score[QUERIES];
-#pragma unroll
+#pragma unroll 1
         for (int batch = 0; batch < 4; ++batch) {
             float sum[QUERIES][8] = {};
+#if SHARED_QUERIES
+#pragma unroll 1
+#else
 #pragma unroll
+#endif
             for (int i = 0; i < DIM / 128; ++i) {
                 float4 row[8];
 #pragma unroll
@@ -75,11 +97,12 @@ extern "C" __global__ void __launch_bounds__(256)
                     row[r] = four_of(vectors + at * columns, i * 128 + lane * 4, columns);
                 }
 #pragma unroll
-                for (int q = 0; q < QUERIES; ++q)
+                for (int q = 0; q < QUERIES; ++q) {
+                    const float4 with = QUERY(q, i);
 #pragma unroll
                     for (int r = 0; r < 8; ++r)
-                        sum[q][r] += row[r].x * query[q][i].x + row[r].y * query[q][i].y + row[r].z * query[q][i].z
-                                     + row[r].w * query[q][i].w;
+                        sum[q][r] += row[r].x * with.x + row[r].y * with.y + row[r].z * with.z + row[r].w * with.w;
+                }
             }
 #pragma unroll
             for (int q = 0; q < QUERIES; ++q) {
@@ -115,7 +138,7 @@ extern "C" __global__ void __launch_bounds__(256)
 
 // As topk_scan, but a block has BQ queries. Block: 256. Grid: (any, ceil(count / BQ)). Shared: BQ * 2 * LIST keys,
 // then floats: BK * STRIDE_M, BK * STRIDE_Q, BQ * STRIDE_S.
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 2)
     topk_tiles(const float *vectors, const float *inverse, const float *queries, Key *lists, int n, int count,
                int columns, int k)
 {

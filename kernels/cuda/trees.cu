@@ -7,7 +7,7 @@
 // -DX=float or double: features. -DSUM=float or double: leaves and their sums. OUTPUTS: sums per row (classes);
 // WIDTH: values per leaf, added to the tree's outputs first .. first + WIDTH - 1. -DBASE_LAST: base added at the end.
 
-#include "shared.cuh"
+#include "common.cuh"
 
 #ifndef X
 #define X float

@@ -1,0 +1,58 @@
+"""Fused attention on a device: `attention.cu` in float32, `attention_tensor.cu` in float16 and bfloat16."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kernels.gpu.elements import FLOAT32, ceil_div, defines, element
+from kernels.gpu.runtime import Buffer, Runtime
+
+HEAD_DIMS = 64, 128
+WARPS = 8
+KEYS = 64
+
+
+def attention(
+    runtime: Runtime,
+    q: Buffer,
+    k: Buffer,
+    v: Buffer,
+    *,
+    causal: bool = False,
+    scale: float,
+    gelu: str = "",
+    warps: int = WARPS,
+) -> Buffer:
+    """(heads, queries, d) = softmax(scale q k^T) v; k, v: (heads, keys, d), d one of HEAD_DIMS, keys > 0.
+
+    `gelu`: 'exact' or 'tanh' applies GeLU to the result. `warps`: of a block, 16 queries each (16-bit types).
+    """
+    dtype = element(q.dtype)
+    heads, queries, dim = q.shape
+    keys = k.shape[1]
+    out = runtime.empty(q.shape, dtype)
+    if heads * queries == 0:
+        return out
+    options: dict[str, int | str] = {"HEAD_DIM": dim}
+    options |= {"CAUSAL": 1} if causal else {}
+    options |= {"GELU_OUT": 1} if gelu else {}
+    options |= {"TANH": 1} if gelu == "tanh" else {}
+    if dtype == FLOAT32:
+        kernel = runtime.kernel("attention.cu", "attention", **options)
+        rows, threads = 64, 256
+        shared = 4 * (64 * dim + KEYS * (dim + 4) + 64 * (KEYS + 4))
+    else:
+        options |= {"WARPS": warps, "KEYS": KEYS}
+        kernel = runtime.kernel(
+            "attention_tensor.cu", "attention_mma", **defines(dtype), **options
+        )
+        rows, threads = 16 * warps, 32 * warps
+        shared = rows * dim * 2 + 4 * KEYS * dim * 2
+    kernel(
+        *(q, k, v, out),
+        *(np.int32(queries), np.int32(keys), np.float32(scale)),
+        grid=(ceil_div(queries, rows), heads, 1),
+        block=(threads, 1, 1),
+        shared=shared,
+    )
+    return out
