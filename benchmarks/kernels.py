@@ -16,7 +16,7 @@ import numpy as np
 import kernels
 from benchmarks.harness import Goal, console, finish, show_table
 from kernels import reference
-from kernels.projection import cosine_distance, reconstruction_error
+from kernels.cpu.projection import cosine_distance, reconstruction_error
 from schemas.catalogue import MODEL_VERSIONS, SKETCHES
 from schemas.event import Event, derive
 from streams.reference import DECIMALS

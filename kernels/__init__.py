@@ -1,7 +1,6 @@
-"""Drift's arithmetic: histograms, moments, and distances of histograms, on the right device."""
+"""The arithmetic of driftlog's hot paths, one call each, on the right device."""
 
-from kernels.counting import tally
-from kernels.dispatch import (
+from kernels.calls.drift import (
     accumulate,
     distances,
     histograms,
@@ -9,20 +8,27 @@ from kernels.dispatch import (
     ks_rows,
     load,
     psi_rows,
-    use,
 )
-from kernels.moments import add_moments, mean_and_variance, no_ranges
+from kernels.cpu.distances import Distances
+from kernels.cpu.histogram import tally
+from kernels.cpu.moments import add_moments, mean_and_variance, no_ranges
+from kernels.dispatch import Device, in_use, use, used
+from kernels.gpu.runtime import DeviceFailed, NoGpu, OutOfMemory
 from kernels.reference import bin_index, histogram, js, ks, psi
-from kernels.scores import Distances
 
 __all__ = [
+    "Device",
+    "DeviceFailed",
     "Distances",
+    "NoGpu",
+    "OutOfMemory",
     "accumulate",
     "add_moments",
     "bin_index",
     "distances",
     "histogram",
     "histograms",
+    "in_use",
     "js",
     "js_rows",
     "ks",
@@ -34,4 +40,5 @@ __all__ = [
     "psi_rows",
     "tally",
     "use",
+    "used",
 ]

@@ -1,127 +1,137 @@
-"""One call, the right device: the GPU for large batches where one is in use, else the compiled loops.
+"""Which device runs a call: the GPU for large batches where one is in use, else this processor.
 
-Counts are integers and distances are settled by the reference (see `kernels.scores`), so the device shows in
-no result. Which one is in use is for the program to say, once (`use`, see `kernels.gpu`).
+Which one is in use is for the program to say, once (`use`, see `kernels.devices`). A call that a device
+cannot do goes on with the processor; how often each did what is counted (`used`).
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import TypeVar
 
-import numpy as np
-
-from kernels import counting as cpu
-from kernels import scores
-from kernels.counting import Counts, Floats, Slots
-from kernels.scores import Distances
+from kernels.gpu.runtime import DeviceFailed, OutOfMemory, Runtime
 
 logger = logging.getLogger(__name__)
+R = TypeVar("R")
+CPU = "cpu"
 
 
-class DeviceFailed(RuntimeError):
-    """A device could not do what it was asked for; the message says why."""
+@dataclass(frozen=True)
+class Device:
+    """A runtime with what dispatch wants to know of it."""
+
+    runtime: Runtime
+    kind: str
+    """`cuda` or `emulator`: the name under which its calls are counted."""
+    least: Mapping[str, float] = field(default_factory=dict)
+    """Values from which on a kernel is faster there than on the processor, copies included."""
+    otherwise: float = 1 << 20
+    """The same for a kernel that `least` does not name."""
+    lock: AbstractContextManager[object] = field(default_factory=threading.RLock)
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind} ({self.runtime.properties.name})"
+
+    def wants(self, kernel: str, values: int) -> bool:
+        """Whether a call with so many values in the processor's memory should go there."""
+        return values > 0 and values >= self.least.get(kernel, self.otherwise)
 
 
-class Device(Protocol):
-    """Something faster than this processor from a certain size on. Its methods raise DeviceFailed."""
-
-    name: str
-    least_values: float
-    """Values (rows times columns) from which on it counts faster."""
-    least_rows: float
-    """Pairs of histograms from which on it compares faster."""
-
-    def histograms(
-        self, x: Sequence[Floats], edges: Sequence[Floats], slot: Slots, slots: int
-    ) -> tuple[Counts, Counts]:
-        """As `kernels.counting.histograms`."""
-
-    def distances(self, p: Counts, q: Counts, sizes: Counts) -> Floats:
-        """(3, m): PSI, KS and JS before rounding, within the tolerances of `kernels.scores`."""
-
-
-@dataclass(slots=True)
-class _InUse:
+@dataclass
+class _State:
     device: Device | None = None
+    calls: Counter[tuple[str, str]] = field(default_factory=Counter)
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
 
-_in_use = _InUse()
+_state = _State()
 
 
 def use(device: Device | None) -> None:
     """From now on large batches go to `device`; None: to this processor."""
-    _in_use.device = device
+    _state.device = device
 
 
-def accumulate(x: Floats, edges: Floats, slot: Slots, counts: Counts, missing: Counts) -> None:
-    """Add a column's histogram to `counts`, in place: see `kernels.counting.accumulate`."""
-    device = _in_use.device
-    if device is not None and len(x) >= device.least_values:
-        cpu.check_shapes("edges", len(edges) + 1, len(x), slot, counts, missing)
-        cpu.check_slots(slot, len(missing))
+def in_use() -> Device | None:
+    """The device that large batches go to; None: this processor."""
+    return _state.device
+
+
+def used() -> dict[str, dict[str, int]]:
+    """How often each kernel ran on each device in this process: {"histogram": {"cpu": 12, "cuda": 3}}."""
+    with _state.lock:
+        calls = dict(_state.calls)
+    found: dict[str, dict[str, int]] = {}
+    for (kernel, device), count in sorted(calls.items()):
+        found.setdefault(kernel, {})[device] = count
+    return found
+
+
+def count(kernel: str, device: str = CPU) -> None:
+    """Note a call that had no choice."""
+    with _state.lock:
+        _state.calls[kernel, device] += 1
+
+
+def run(
+    kernel: str,
+    values: int,
+    on_device: Callable[[Runtime], R],
+    on_cpu: Callable[[], R],
+    *,
+    resident: bool = False,
+) -> R:
+    """What `on_device` or `on_cpu` returns; both have to give the same.
+
+    `resident`: the input lies in the device's memory, so that it goes there whatever its size; raises
+    RuntimeError if no device is in use, and what the device raised: there is nothing to go on with.
+    """
+    device = _state.device
+    if device is None and resident:
+        raise RuntimeError(
+            f"{kernel}: the input lies on a GPU and none is in use (DRIFTLOG_DEVICE)"
+        )
+    if device is not None and (resident or device.wants(kernel, values)):
         try:
-            more, absent = device.histograms([x], [edges], slot, len(missing))
+            with device.lock:
+                result = on_device(device.runtime)
         except DeviceFailed as error:
-            _give_up(device, error)
+            if resident:
+                raise
+            _go_on(device, kernel, error)
         else:
-            counts += more[:, 0]
-            missing += absent[:, 0]
-            return
-    cpu.accumulate(x, edges, slot, counts, missing)
+            count(kernel, device.kind)
+            return result
+    count(kernel)
+    return on_cpu()
 
 
-def histograms(
-    x: Floats | Sequence[Floats], edges: Sequence[Floats], slot: Slots, slots: int
-) -> tuple[Counts, Counts]:
-    """Histograms of many columns at once: see `kernels.counting.histograms`."""
-    device = _in_use.device
-    if device is not None and len(slot) * len(x) >= device.least_values:
-        cpu.check_columns(x, edges)
-        cpu.check_slots(slot, slots)
+def in_chunks(n: int, work: Callable[[int, int], None], least: int = 1) -> None:
+    """Call work(start, stop) over 0..n, all at once if memory allows, else in ever smaller chunks.
+
+    `work` leaves no trace if it raises OutOfMemory, which is raised on if not even `least` fit.
+    """
+    start, size = 0, n
+    while start < n:
+        stop = min(n, start + size)
         try:
-            return device.histograms(list(x), edges, slot, slots)
-        except DeviceFailed as error:
-            _give_up(device, error)
-    return cpu.histograms(x, edges, slot, slots)
+            work(start, stop)
+        except OutOfMemory:
+            if size <= least:
+                raise
+            size = max(least, -(-size // 2))
+        else:
+            start = stop
 
 
-def distances(p: Counts, q: Counts, sizes: Counts) -> Distances:
-    """PSI, KS and JS of each pair of rows: see `kernels.scores.distances`."""
-    device = _in_use.device
-    if device is not None and len(p) >= device.least_rows:
-        scores.check_shapes(p, q, sizes)
-        try:
-            return scores.settled(device.distances(p, q, sizes), p, q, sizes)
-        except DeviceFailed as error:
-            _give_up(device, error)
-    return scores.distances(p, q, sizes)
-
-
-def load() -> None:
-    """Load what `distances` runs (a second, once a process): for services, before they have to answer."""
-    pair = np.ones((1, 2), np.int64)
-    scores.distances(pair, pair, np.array([2]))
-
-
-def psi_rows(p: Counts, q: Counts, sizes: Counts) -> Floats:
-    """Population stability index of each pair of rows, shape (m,): see `distances`."""
-    return distances(p, q, sizes).psi
-
-
-def ks_rows(p: Counts, q: Counts, sizes: Counts) -> Floats:
-    """Kolmogorov-Smirnov distance of each pair of rows, shape (m,): see `distances`."""
-    return distances(p, q, sizes).ks
-
-
-def js_rows(p: Counts, q: Counts, sizes: Counts) -> Floats:
-    """Jensen-Shannon distance of each pair of rows, shape (m,): see `distances`."""
-    return distances(p, q, sizes).js
-
-
-def _give_up(device: Device, error: DeviceFailed) -> None:
-    logger.warning("%s failed, going on with the processor: %s", device.name, error)
-    if _in_use.device is device:
-        _in_use.device = None
+def _go_on(device: Device, kernel: str, error: DeviceFailed) -> None:
+    """A call that does not fit is only that call; any other failure ends the use of the device."""
+    logger.warning("%s: %s failed, going on with the processor: %s", kernel, device.name, error)
+    if not isinstance(error, OutOfMemory) and _state.device is device:
+        _state.device = None

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.projection import cosine_distance, reconstruction_error
+from kernels.cpu.projection import cosine_distance, reconstruction_error
 
 Floats = NDArray[np.float64]
 

@@ -26,7 +26,7 @@ class Tallies:
     missing: NDArray[np.int64]
     """(columns,) Nulls and NaNs."""
     sums: NDArray[np.int64]
-    """(columns, 4) For mean and variance, see `kernels.moments`."""
+    """(columns, 4) For mean and variance, see `kernels.cpu.moments`."""
     ranges: NDArray[np.float64]
     """(columns, 2) Least and greatest value."""
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kernels
-from kernels.counting import CELLS, MAX_EDGES
+from kernels.cpu.histogram import CELLS, MAX_EDGES
 from kernels.reference import bin_index, histogram
 
 SPECIAL = [np.nan, np.inf, -np.inf, 0.0, -0.0, 5e-324, 1e308, -1e308]

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kernels
-from kernels import reference, scores
+from kernels import reference
+from kernels.cpu import distances as scores
 from kernels.reference import DECIMALS
 
 

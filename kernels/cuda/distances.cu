@@ -1,5 +1,7 @@
-// Distances of many pairs of histograms: see kernels/scores.py, whose operations and order these repeat, so
-// that both lie within the same tolerance of the reference. Compile without fused multiply-add.
+// Distances of many pairs of histograms: see kernels/cpu/distances.py, whose operations and order these repeat, so
+// that both lie within the same tolerance of the reference. Fused multiply-add would change
+// the bits.
+// nvcc: --fmad=false
 
 struct Sum {  // Neumaier: `rest` collects what each addition rounds away
     double total = 0.0, rest = 0.0;

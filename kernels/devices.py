@@ -1,0 +1,93 @@
+"""Opening a device by its name in the settings, `DRIFTLOG_DEVICE`, and finding out what it is good for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import numpy as np
+
+from kernels.cpu import distances as cpu_distances
+from kernels.cpu import histogram as cpu_histogram
+from kernels.dispatch import Device
+from kernels.gpu import distances, histogram
+from kernels.gpu.emulator import Emulator
+from kernels.gpu.pycuda import PyCuda
+from kernels.gpu.runtime import DeviceFailed, NoGpu, Runtime
+
+Choice = Literal["auto", "cpu", "cuda", "emulator"]
+CHOICES: tuple[str, ...] = get_args(Choice)
+SIZES = tuple(1 << power for power in range(14, 23, 2))
+"""Batches that are tried to find out from where on the device is faster."""
+
+Probe = Callable[[Runtime, int], tuple[Callable[[], object], Callable[[], object]]]
+"""For a size, a call of the device and the same of the processor."""
+
+
+def chosen(choice: str) -> Device | None:
+    """The device for a setting: None for 'cpu', and for 'auto' where there is no GPU.
+
+    Raises NoGpu for 'cuda' without one and for 'emulator' without g++, ValueError for an unknown choice.
+    Opening a GPU takes seconds: kernels are compiled, and it is measured against the processor.
+    """
+    if choice not in CHOICES:
+        raise ValueError(f"DRIFTLOG_DEVICE={choice!r}: one of {', '.join(CHOICES)}")
+    if choice == "cpu":
+        return None
+    if choice == "emulator":
+        return Device(Emulator(), "emulator", otherwise=1)
+    try:
+        runtime = PyCuda()
+        return Device(runtime, "cuda", faster_from(runtime))
+    except (NoGpu, DeviceFailed):
+        if choice == "cuda":
+            raise
+        return None
+
+
+def faster_from(runtime: Runtime) -> dict[str, float]:
+    """For each kernel with a probe the first size at which the device beats the processor; inf: none."""
+    found = {}
+    for kernel, probe in PROBES.items():
+        sizes = (size for size in SIZES if _is_faster(probe, runtime, size))
+        found[kernel] = float(next(sizes, float("inf")))
+    return found
+
+
+def _is_faster(probe: Probe, runtime: Runtime, size: int) -> bool:
+    device, processor = probe(runtime, size)
+    return _seconds(device) < _seconds(processor)
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    """The shortest of three runs, after one that compiles and warms up."""
+    work()
+    taken = []
+    for _ in range(3):
+        begin = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - begin)
+    return min(taken)
+
+
+def _histogram(runtime: Runtime, values: int) -> tuple[Callable[[], object], Callable[[], object]]:
+    x = list(np.linspace(-1.0, 1.0, values).reshape(8, -1))
+    edges = [np.linspace(-0.9, 0.9, 19)] * len(x)
+    slot = np.zeros(len(x[0]), np.int32)
+    return (
+        lambda: histogram.histograms(runtime, x, edges, slot, 1),
+        lambda: cpu_histogram.histograms(x, edges, slot, 1),
+    )
+
+
+def _distances(runtime: Runtime, values: int) -> tuple[Callable[[], object], Callable[[], object]]:
+    p = np.tile(np.arange(1, 22), (-(-values // 21), 1))
+    arguments = p, p[:, ::-1].copy(), np.full(len(p), 21)
+    return (
+        lambda: distances.distances(runtime, *arguments),
+        lambda: cpu_distances.distances(*arguments),
+    )
+
+
+PROBES: dict[str, Probe] = {"histogram": _histogram, "distances": _distances}

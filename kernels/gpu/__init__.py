@@ -1,0 +1,1 @@
+"""The kernels on a GPU: what a runtime is, the two that there are, a launcher for each family of kernels."""

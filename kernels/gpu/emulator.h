@@ -1,0 +1,385 @@
+// Runs CUDA C on a processor: each thread of a block is a fiber, blocks run one after the other, in order.
+//
+// It shows indices, barriers, shared memory, warp collectives and arithmetic, and it is strict: a barrier or a
+// collective that some threads never reach, a mask that does not fit, an access beyond an array's end and a
+// stack that overflows end the launch with a message. It cannot show: races between blocks or between threads
+// that no barrier separates (run it in both orders), memory ordering, tensor cores, inline PTX, speed.
+// Shared variables in templates and inline functions are not supported; `__constant__` has no setter.
+#pragma once
+
+#include <csetjmp>
+#include <csignal>
+#include <cstdarg>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <pthread.h>
+#include <sys/mman.h>
+#include <ucontext.h>
+
+#include "emulator_types.h"
+
+#define __global__
+#define __device__
+#define __host__
+#define __constant__ static
+#define __shared__ static __attribute__((section("cuda_shared")))
+#define __forceinline__ inline __attribute__((always_inline))
+#define __launch_bounds__(...)
+#define __grid_constant__
+#define DYNAMIC_SHARED(type, name) type *name = reinterpret_cast<type *>(cuda_emulator::dynamic_shared)
+
+// Static shared variables lie in a section of their own, so that each block finds garbage in them.
+extern "C" char __start_cuda_shared[] __attribute__((weak, visibility("hidden")));
+extern "C" char __stop_cuda_shared[] __attribute__((weak, visibility("hidden")));
+
+static uint3 threadIdx, blockIdx;
+static dim3 blockDim, gridDim;
+constexpr int warpSize = 32;
+
+namespace cuda_emulator {
+
+constexpr std::size_t STACK = 64 * 1024, GUARD = 4096;
+constexpr unsigned MOST_THREADS = 1024, LANES = 32;
+
+enum State { READY, AT_COLLECTIVE, AT_BARRIER, ENDED };
+enum Collective { SYNC, SHUFFLE, BALLOT };
+static const char *const COLLECTIVES[] = {"__syncwarp", "a shuffle", "a vote"};
+
+struct Fiber {
+    ucontext_t context;
+    jmp_buf jump;
+    bool entered;
+    State state;
+    int line;
+    Collective collective;
+    unsigned mask, source;
+    std::uint64_t value, result;
+};
+
+struct Launch {
+    unsigned grid[3], block[3];
+    std::uint64_t shared;
+    int reverse;  // threads and blocks from the last to the first
+};
+
+static Fiber fibers[MOST_THREADS];
+static char *stacks = nullptr;
+static void *dynamic_shared = nullptr;
+static jmp_buf scheduler;
+static sigjmp_buf aborted;
+static unsigned current = 0, threads = 0;
+static void (*body)(void **) = nullptr;
+static void **body_arguments = nullptr;
+static char *message = nullptr;
+static std::size_t message_size = 0;
+static pthread_t launcher;
+
+[[noreturn]] static void fail(const char *format, ...)
+{
+    const int used = std::snprintf(message, message_size, "block (%u, %u, %u), thread (%u, %u, %u): ", blockIdx.x,
+                                   blockIdx.y, blockIdx.z, threadIdx.x, threadIdx.y, threadIdx.z);
+    va_list values;
+    va_start(values, format);
+    std::vsnprintf(message + used, message_size - used, format, values);
+    va_end(values);
+    siglongjmp(aborted, 1);
+}
+
+static void on_signal(int number, siginfo_t *, void *)
+{
+    if (!pthread_equal(pthread_self(), launcher)) {
+        std::signal(number, SIG_DFL);
+        return;
+    }
+    fail("%s", number == SIGFPE    ? "an integer was divided by zero"
+               : number == SIGABRT ? "it aborted (an assertion?)"
+               : number == SIGILL  ? "a misaligned access"
+                                   : "an access beyond memory, or a stack that overflowed");
+}
+
+static void wait()  // back to the scheduler, until it comes here again
+{
+    if (_setjmp(fibers[current].jump) == 0)
+        _longjmp(scheduler, 1);
+}
+
+static void fiber()
+{
+    for (;;) {
+        body(body_arguments);
+        fibers[current].state = ENDED;
+        wait();
+    }
+}
+
+static void resume(unsigned thread)
+{
+    Fiber &next = fibers[thread];
+    current = thread;
+    threadIdx.x = thread % blockDim.x;
+    threadIdx.y = thread / blockDim.x % blockDim.y;
+    threadIdx.z = thread / blockDim.x / blockDim.y;
+    if (_setjmp(scheduler) == 0) {
+        if (next.entered)
+            _longjmp(next.jump, 1);
+        next.entered = true;
+        setcontext(&next.context);
+    }
+}
+
+// Lets the lanes of `thread`'s collective go on if all of them have come; those that ended are not waited for.
+static bool meet(unsigned thread)
+{
+    const Fiber &mine = fibers[thread];
+    const unsigned first = thread / LANES * LANES;
+    std::uint64_t votes = 0;
+    for (unsigned lane = 0; lane < LANES && first + lane < threads; ++lane) {
+        const Fiber &other = fibers[first + lane];
+        if (!(mine.mask >> lane & 1u) || other.state == ENDED)
+            continue;
+        if (other.state != AT_COLLECTIVE || other.mask != mine.mask || other.collective != mine.collective)
+            return false;
+        votes |= static_cast<std::uint64_t>(other.value != 0) << lane;
+    }
+    for (unsigned lane = 0; lane < LANES && first + lane < threads; ++lane) {
+        Fiber &other = fibers[first + lane];
+        if (!(mine.mask >> lane & 1u) || other.state == ENDED)
+            continue;
+        if (mine.collective == BALLOT)
+            other.result = votes;
+        if (mine.collective == SHUFFLE) {
+            const unsigned from = first + other.source;
+            if (from >= threads || fibers[from].state == ENDED || !(mine.mask >> other.source & 1u))
+                fail("line %d: lane %u shuffles from lane %u, which takes no part", other.line, lane, other.source);
+            other.result = fibers[from].value;
+        }
+    }
+    const unsigned mask = mine.mask;
+    for (unsigned lane = 0; lane < LANES && first + lane < threads; ++lane)
+        if (mask >> lane & 1u && fibers[first + lane].state != ENDED)
+            fibers[first + lane].state = READY;
+    return true;
+}
+
+static std::uint64_t collective(int line, Collective kind, unsigned mask, std::uint64_t value, unsigned source)
+{
+    Fiber &mine = fibers[current];
+    if (!(mask >> current % LANES & 1u))
+        fail("line %d: the mask %08x of %s leaves out the caller, lane %u", line, mask, COLLECTIVES[kind],
+             current % LANES);
+    mine.state = AT_COLLECTIVE;
+    mine.line = line;
+    mine.collective = kind;
+    mine.mask = mask;
+    mine.value = value;
+    mine.source = source;
+    if (!meet(current))
+        wait();
+    return mine.result;
+}
+
+static void barrier(int line, int predicate = 0)
+{
+    fibers[current].state = AT_BARRIER;
+    fibers[current].line = line;
+    fibers[current].value = predicate != 0;
+    wait();
+}
+
+static unsigned barrier_count(int line, int predicate)
+{
+    barrier(line, predicate);
+    return static_cast<unsigned>(fibers[current].result);
+}
+
+[[noreturn]] static void explain_stuck()
+{
+    static const char *const WORDS[] = {"runs", "waits at a warp collective", "waits at a barrier", "has ended"};
+    unsigned other = 1;
+    while (other + 1 < threads && fibers[other].state == fibers[0].state && fibers[other].line == fibers[0].line)
+        ++other;
+    fail("divergent: thread 0 %s (line %d), thread %u %s (line %d)", WORDS[fibers[0].state], fibers[0].line, other,
+         WORDS[fibers[other].state], fibers[other].line);
+}
+
+static void release_barrier()
+{
+    std::uint64_t count = 0;
+    for (unsigned t = 0; t < threads; ++t) {
+        if (fibers[t].line != fibers[0].line)
+            explain_stuck();
+        count += fibers[t].value;
+    }
+    for (unsigned t = 0; t < threads; ++t) {
+        fibers[t].result = count;
+        fibers[t].state = READY;
+    }
+}
+
+static void run_block(bool reverse)
+{
+    for (unsigned t = 0; t < threads; ++t) {
+        fibers[t].state = READY;
+        fibers[t].line = 0;
+    }
+    for (;;) {
+        bool progress = false;
+        for (unsigned i = 0; i < threads; ++i) {
+            const unsigned t = reverse ? threads - 1 - i : i;
+            if (fibers[t].state == READY) {
+                resume(t);
+                progress = true;
+            }
+        }
+        if (progress)
+            continue;
+        unsigned ended = 0, at_barrier = 0;
+        bool met = false;
+        for (unsigned t = 0; t < threads; ++t) {
+            ended += fibers[t].state == ENDED;
+            at_barrier += fibers[t].state == AT_BARRIER;
+            met = met || (fibers[t].state == AT_COLLECTIVE && meet(t));  // its other lanes have ended
+        }
+        if (ended == threads)
+            return;
+        if (at_barrier == threads)
+            release_barrier();
+        else if (!met)
+            explain_stuck();
+    }
+}
+
+static void make_fibers()
+{
+    if (stacks == nullptr) {
+        void *made = mmap(nullptr, MOST_THREADS * STACK, PROT_READ | PROT_WRITE,
+                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (made == MAP_FAILED)
+            fail("no memory for the threads' stacks");
+        stacks = static_cast<char *>(made);
+        for (unsigned t = 0; t < MOST_THREADS; ++t)
+            mprotect(stacks + t * STACK, GUARD, PROT_NONE);
+    }
+    for (unsigned t = 0; t < threads; ++t) {
+        getcontext(&fibers[t].context);
+        fibers[t].context.uc_stack.ss_sp = stacks + t * STACK;
+        fibers[t].context.uc_stack.ss_size = STACK;
+        fibers[t].context.uc_link = nullptr;
+        makecontext(&fibers[t].context, fiber, 0);
+        fibers[t].entered = false;
+    }
+}
+
+static void run_grid(const Launch &launch)
+{
+    static void *shared_memory = nullptr;
+    static std::size_t shared_size = 0;
+    const std::size_t want = (launch.shared + GUARD - 1) / GUARD * GUARD;
+    if (shared_memory == nullptr || shared_size != want) {  // ends where a page does that nobody may touch
+        if (shared_memory != nullptr)
+            munmap(shared_memory, shared_size + GUARD);
+        shared_memory = mmap(nullptr, want + GUARD, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        shared_size = want;
+        mprotect(static_cast<char *>(shared_memory) + want, GUARD, PROT_NONE);
+    }
+    const std::size_t bytes = (launch.shared + 15) / 16 * 16;
+    dynamic_shared = static_cast<char *>(shared_memory) + want - bytes;
+    gridDim = dim3(launch.grid[0], launch.grid[1], launch.grid[2]);
+    blockDim = dim3(launch.block[0], launch.block[1], launch.block[2]);
+    threads = blockDim.x * blockDim.y * blockDim.z;
+    make_fibers();
+    const std::uint64_t blocks = static_cast<std::uint64_t>(gridDim.x) * gridDim.y * gridDim.z;
+    for (std::uint64_t i = 0; i < blocks; ++i) {
+        const std::uint64_t b = launch.reverse ? blocks - 1 - i : i;
+        blockIdx.x = static_cast<unsigned>(b % gridDim.x);
+        blockIdx.y = static_cast<unsigned>(b / gridDim.x % gridDim.y);
+        blockIdx.z = static_cast<unsigned>(b / gridDim.x / gridDim.y);
+        std::memset(dynamic_shared, 0xff, bytes);  // NaN, -1: nobody clears it
+        if (__start_cuda_shared != nullptr)
+            std::memset(__start_cuda_shared, 0xff, __stop_cuda_shared - __start_cuda_shared);
+        run_block(launch.reverse != 0);
+    }
+}
+
+static int run(const Launch &launch, void (*kernel)(void **), void **arguments, char *text, std::size_t size)
+{
+    static char signal_stack[64 * 1024];
+    static const int SIGNALS[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT};
+    struct sigaction before[5], action = {};
+    stack_t stack_before, stack = {};
+    body = kernel;
+    body_arguments = arguments;
+    message = text;
+    message_size = size;
+    launcher = pthread_self();
+    stack.ss_sp = signal_stack;
+    stack.ss_size = sizeof signal_stack;
+    sigaltstack(&stack, &stack_before);
+    action.sa_sigaction = on_signal;
+    action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
+    for (int i = 0; i < 5; ++i)
+        sigaction(SIGNALS[i], &action, &before[i]);
+    volatile int failed = 1;
+    if (sigsetjmp(aborted, 1) == 0) {
+        run_grid(launch);
+        failed = 0;
+    }
+    for (int i = 0; i < 5; ++i)
+        sigaction(SIGNALS[i], &before[i], nullptr);
+    sigaltstack(&stack_before, nullptr);
+    return failed;
+}
+
+// The launcher of a kernel, for any parameters: `arguments[i]` points to the i-th.
+template <typename... P, std::size_t... I>
+void call(void (*kernel)(P...), void **arguments, std::index_sequence<I...>)
+{
+    kernel(*static_cast<std::remove_reference_t<P> *>(arguments[I])...);
+}
+
+template <typename... P> void call(void (*kernel)(P...), void **arguments)
+{
+    call(kernel, arguments, std::index_sequence_for<P...>());
+}
+
+// One word for each parameter: kind and bytes, such as i4 or f8; of what a pointer points to after a *.
+template <typename T> int describe(char *out, std::size_t size)
+{
+    using V = std::remove_cv_t<std::remove_pointer_t<T>>;
+    constexpr bool plain = !std::is_void_v<V>;
+    const char kind = std::is_floating_point_v<V> ? 'f' : std::is_integral_v<V> ? 'i' : 'x';
+    unsigned bytes = 0;
+    if constexpr (plain)
+        bytes = sizeof(V);
+    return std::snprintf(out, size, "%s%c%u ", std::is_pointer_v<T> ? "*" : "", kind, bytes);
+}
+
+template <typename... P> void describe_all(void (*)(P...), char *out, std::size_t size)
+{
+    std::size_t used = 0;
+    out[0] = 0;
+    ((used += describe<P>(out + used, size - used)), ...);
+}
+
+}  // namespace cuda_emulator
+
+#define CUDA_EMULATOR_EXPORT(name)                                                                           \
+    extern "C" int emulator_run_##name(const cuda_emulator::Launch *launch, void **arguments, char *text,    \
+                                       std::size_t size)                                                     \
+    {                                                                                                        \
+        return cuda_emulator::run(*launch, [](void **a) { cuda_emulator::call(name, a); }, arguments, text,  \
+                                  size);                                                                     \
+    }                                                                                                        \
+    extern "C" void emulator_describe_##name(char *out, std::size_t size)                                    \
+    {                                                                                                        \
+        cuda_emulator::describe_all(name, out, size);                                                        \
+    }
+
+extern "C" std::size_t emulator_shared_static()
+{
+    return __start_cuda_shared == nullptr ? 0 : __stop_cuda_shared - __start_cuda_shared;
+}
+
+#include "emulator_intrinsics.h"
