@@ -42,11 +42,13 @@ __device__ __forceinline__ float dequantised(int sum, float scale_x, float scale
     return __fadd_rn(__fmul_rn(static_cast<float>(sum), __fmul_rn(scale_x, scale_w)), bias);
 }
 
-// words: k / 4, a multiple of 4 (rows padded with zeros). bias: (n,). Block: 256. Grid: (ceil(n / 64), ceil(m / 64)).
+// k: a multiple of 16 (rows padded with zeros). bias: (n,). Block: 256. Grid: (ceil(n / 64), ceil(m / 64)).
 extern "C" __global__ void __launch_bounds__(256)
-    linear_dp4a(const int *x, const float *scale_x, const int *w, const float *scale_w, const float *bias, float *y,
-                int m, int n, int words)
+    linear_dp4a(const signed char *x, const float *scale_x, const signed char *w, const float *scale_w,
+                const float *bias, float *y, int m, int n, int k)
 {
+    const int words = k / 4;
+    const int *words_x = reinterpret_cast<const int *>(x), *words_w = reinterpret_cast<const int *>(w);
     __shared__ int tile_x[64][17], tile_w[64][17];
     const int across = threadIdx.x % 16, down = threadIdx.x / 16;
     const int row0 = blockIdx.y * 64, column0 = blockIdx.x * 64;
@@ -56,9 +58,9 @@ extern "C" __global__ void __launch_bounds__(256)
         for (int i = 0; i < 4; ++i) {
             const int line = down + 16 * i, word = first + across;
             tile_x[line][across]
-                = row0 + line < m && word < words ? x[static_cast<long long>(row0 + line) * words + word] : 0;
+                = row0 + line < m && word < words ? words_x[static_cast<long long>(row0 + line) * words + word] : 0;
             tile_w[line][across]
-                = column0 + line < n && word < words ? w[static_cast<long long>(column0 + line) * words + word] : 0;
+                = column0 + line < n && word < words ? words_w[static_cast<long long>(column0 + line) * words + word] : 0;
         }
         __syncthreads();
 #pragma unroll

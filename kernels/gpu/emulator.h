@@ -62,6 +62,7 @@ struct Launch {
     unsigned grid[3], block[3];
     std::uint64_t shared;
     int reverse;  // threads and blocks from the last to the first
+    char *stacks;  // of all libraries of a process: their guards are too many for one each
 };
 
 static Fiber fibers[MOST_THREADS];
@@ -253,15 +254,8 @@ static void run_block(bool reverse)
 
 static void make_fibers()
 {
-    if (stacks == nullptr) {
-        void *made = mmap(nullptr, MOST_THREADS * STACK, PROT_READ | PROT_WRITE,
-                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        if (made == MAP_FAILED)
-            fail("no memory for the threads' stacks");
-        stacks = static_cast<char *>(made);
-        for (unsigned t = 0; t < MOST_THREADS; ++t)
-            mprotect(stacks + t * STACK, GUARD, PROT_NONE);
-    }
+    if (stacks == nullptr)
+        fail("no memory for the threads' stacks");
     for (unsigned t = 0; t < threads; ++t) {
         getcontext(&fibers[t].context);
         fibers[t].context.uc_stack.ss_sp = stacks + t * STACK;
@@ -289,6 +283,7 @@ static void run_grid(const Launch &launch)
     gridDim = dim3(launch.grid[0], launch.grid[1], launch.grid[2]);
     blockDim = dim3(launch.block[0], launch.block[1], launch.block[2]);
     threads = blockDim.x * blockDim.y * blockDim.z;
+    stacks = launch.stacks;
     make_fibers();
     const std::uint64_t blocks = static_cast<std::uint64_t>(gridDim.x) * gridDim.y * gridDim.z;
     for (std::uint64_t i = 0; i < blocks; ++i) {
@@ -376,6 +371,18 @@ template <typename... P> void describe_all(void (*)(P...), char *out, std::size_
     {                                                                                                        \
         cuda_emulator::describe_all(name, out, size);                                                        \
     }
+
+extern "C" void *emulator_stacks()
+{
+    using namespace cuda_emulator;
+    void *made = mmap(nullptr, MOST_THREADS * STACK, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (made == MAP_FAILED)
+        return nullptr;
+    for (unsigned t = 0; t < MOST_THREADS; ++t)
+        mprotect(static_cast<char *>(made) + t * STACK, GUARD, PROT_NONE);
+    return made;
+}
 
 extern "C" std::size_t emulator_shared_static()
 {

@@ -40,12 +40,12 @@ def linear(
         return y
     kernel = runtime.kernel("linear_int8.cu", f"linear_{step}")
     if step == "dp4a":
-        grid, length, shared = (ceil_div(n, 64), ceil_div(m, 64), 1), k // 4, 0
+        grid, shared = (ceil_div(n, 64), ceil_div(m, 64), 1), 0
     else:
-        grid, length, shared = (ceil_div(n, BN), ceil_div(m, BM), 1), k, STAGES * (BM + BN) * BK
+        grid, shared = (ceil_div(n, BN), ceil_div(m, BM), 1), STAGES * (BM + BN) * BK
     kernel(
         *(x, scale_x, w, scale_w, bias, y),
-        *map(np.int32, (m, n, length)),
+        *map(np.int32, (m, n, k)),
         grid=grid,
         block=(256, 1, 1),
         shared=shared,
