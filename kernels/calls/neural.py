@@ -1,0 +1,224 @@
+"""Building blocks of neural networks on the right device: matrix multiply, softmax, layer norm, GeLU, attention.
+
+Operands are float32, float16 or bfloat16 (ml_dtypes), all of one type, in the processor's memory (NumPy, or
+torch and others through DLPack) or on a GPU (`__cuda_array_interface__`; no copy). Results are of that type and
+lie where the operands lie; a result on a GPU is a `kernels.gpu.runtime.Buffer`. Sums run in float32. NaN and
+infinities go through as in the formulas. Against float64, results err by a few units in the last place of their
+type, a matrix product by about 1e-7 * sqrt(k) of the size of its terms' sum: devices differ by that much, too.
+
+Raises ValueError for shapes that do not fit, TypeError for other types.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels import dispatch
+from kernels.calls.operands import check, check_same_type, here, resident, shape_of
+from kernels.cpu import neural as cpu
+from kernels.gpu import attention as gpu_attention
+from kernels.gpu import matmul as gpu_matmul
+from kernels.gpu import rows as gpu_rows
+from kernels.gpu.elements import FLOAT32, ceil_div, on_device
+from kernels.gpu.runtime import Buffer, Runtime
+
+Result = Any
+"""A NumPy array, or a Buffer where the operands lie on a GPU."""
+
+
+def matmul(a: Any, b: Any) -> Result:
+    """(m, n) = a (m, k) times b (k, n). On a GPU, 16-bit operands need k and n in multiples of 8."""
+    check("a", a, 2)
+    check("b", b, 2)
+    check_same_type(a=a, b=b)
+    (m, k), (rows, n) = shape_of(a), shape_of(b)
+    if k != rows:
+        raise ValueError(f"a has {k} columns and b {rows} rows")
+    if resident(a=a, b=b):
+        return dispatch.run("matmul", m * n, lambda r: _matmul(r, a, b), _nobody, resident=True)
+    left, right = here(a), here(b)
+
+    def device(runtime: Runtime) -> NDArray[Any]:
+        wide = left.dtype != FLOAT32
+        sent = runtime.send(_padded(right, 8, 8) if wide else np.ascontiguousarray(right))
+
+        def part(rows: NDArray[Any]) -> NDArray[Any]:
+            mine = runtime.send(_padded(rows, 1, 8) if wide else np.ascontiguousarray(rows))
+            return _matmul(runtime, mine, sent).get()[:, :n]
+
+        return _by_rows(left, (m, n), part)
+
+    return dispatch.run("matmul", m * n * k, device, lambda: cpu.matmul(left, right))
+
+
+def softmax(x: Any) -> Result:
+    """exp(x - max) / sum, along the last axis. A row with a NaN, or with an infinite largest value, is NaN."""
+    return _row_wise("softmax", x, gpu_rows.softmax, cpu.softmax)
+
+
+def layer_norm(x: Any, weight: Any, bias: Any, epsilon: float = 1e-5) -> Result:
+    """(x - mean) / sqrt(variance + epsilon) * weight + bias along the last axis; weight, bias: (columns,)."""
+    columns = _columns(x)
+    for name, vector in (("weight", weight), ("bias", bias)):
+        check(name, vector, 1)
+        if shape_of(vector) != (columns,):
+            raise ValueError(f"{name} has the shape {shape_of(vector)}; x has {columns} columns")
+    check_same_type(x=x, weight=weight, bias=bias)
+    return _row_wise(
+        "layer_norm",
+        x,
+        lambda r, rows, *more: gpu_rows.layer_norm(r, rows, *more, epsilon=epsilon),
+        lambda rows, *more: cpu.layer_norm(rows, *more, epsilon=epsilon),
+        weight=weight,
+        bias=bias,
+    )
+
+
+def gelu(x: Any, bias: Any = None, *, tanh: bool = False) -> Result:
+    """x times the normal distribution's share below x, of x + bias if given; bias: (columns,), fused.
+
+    `tanh`: the approximation x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))).
+    """
+    more = {} if bias is None else {"bias": bias}
+    if bias is not None:
+        check("bias", bias, 1)
+        if shape_of(bias) != (_columns(x),):
+            raise ValueError(f"bias has the shape {shape_of(bias)}; x has {_columns(x)} columns")
+        check_same_type(x=x, bias=bias)
+    return _row_wise(
+        "gelu",
+        x,
+        lambda r, rows, *with_: gpu_rows.gelu(r, rows, *with_, tanh=tanh),
+        lambda rows, *with_: cpu.gelu(rows, with_[0] if with_ else None, tanh=tanh),
+        **more,
+    )
+
+
+def attention(
+    q: Any, k: Any, v: Any, *, causal: bool = False, scale: float | None = None, gelu: str = ""
+) -> Result:
+    """softmax(scale q k^T) v, no more than a tile of the scores at a time (FlashAttention-2; Dao, 2023).
+
+    q: (heads, queries, d); k, v: (heads, keys, d); heads of several batches lie one after the other. On a
+    device d is 64 or 128; other sizes go to the processor. `causal`: query i sees keys 0 .. i. `scale` > 0:
+    1 / sqrt(d) if None. `gelu`: 'exact' or 'tanh' applies GeLU to the result in the same pass.
+    """
+    for name, x in (("q", q), ("k", k), ("v", v)):
+        check(name, x, 3)
+    check_same_type(q=q, k=k, v=v)
+    (heads, queries, d), keys = shape_of(q), shape_of(k)
+    if keys != shape_of(v) or keys[0] != heads or keys[2] != d or not keys[1] or not d:
+        raise ValueError(f"q, k and v have the shapes {shape_of(q)}, {keys} and {shape_of(v)}")
+    factor = d**-0.5 if scale is None else float(scale)
+    if not 0 < factor < np.inf or gelu not in ("", "exact", "tanh"):
+        raise ValueError(f"scale {factor} must be above 0, and gelu {gelu!r} '', 'exact' or 'tanh'")
+    options: dict[str, Any] = {"causal": causal, "scale": factor, "gelu": gelu}
+    if resident(q=q, k=k, v=v):
+        if d not in gpu_attention.HEAD_DIMS:
+            raise ValueError(f"heads of {d} columns; a device has {gpu_attention.HEAD_DIMS}")
+        return dispatch.run(
+            "attention",
+            heads * queries,
+            lambda r: gpu_attention.attention(r, *(on_device(r, x) for x in (q, k, v)), **options),
+            _nobody,
+            resident=True,
+        )
+    q, k, v = here(q), here(k), here(v)
+
+    def device(runtime: Runtime) -> NDArray[Any]:
+        out = np.empty_like(q)
+
+        def some(start: int, stop: int) -> None:
+            sent = (runtime.send(np.ascontiguousarray(x[start:stop])) for x in (q, k, v))
+            out[start:stop] = gpu_attention.attention(runtime, *sent, **options).get()
+
+        dispatch.in_chunks(heads, some)
+        return out
+
+    values = heads * queries * keys[1] * d if d in gpu_attention.HEAD_DIMS else 0
+    return dispatch.run("attention", values, device, lambda: cpu.attention(q, k, v, **options))
+
+
+def _row_wise(
+    name: str,
+    x: Any,
+    on_gpu: Callable[..., Buffer],
+    on_cpu: Callable[..., NDArray[Any]],
+    **vectors: Any,
+) -> Result:
+    """A function of each row (the last axis) of x, with vectors that all rows share."""
+    columns = _columns(x)
+    shape = shape_of(x)
+    check("x", x, len(shape))
+    if resident(x=x, **vectors):
+        return dispatch.run(
+            name,
+            0,
+            lambda r: on_gpu(r, _two_axes(on_device(r, x)), *(on_device(r, v) for v in vectors.values())),
+            _nobody,
+            resident=True,
+        )
+    rows = here(x).reshape(-1, columns) if columns else here(x).reshape(0, 1)
+    shared = [here(vector) for vector in vectors.values()]
+
+    def device(runtime: Runtime) -> NDArray[Any]:
+        sent = [runtime.send(np.ascontiguousarray(vector)) for vector in shared]
+        return _by_rows(
+            rows,
+            rows.shape,
+            lambda part: on_gpu(runtime, runtime.send(np.ascontiguousarray(part)), *sent).get(),
+        )
+
+    result = dispatch.run(name, rows.size, device, lambda: on_cpu(rows, *shared))
+    return result.reshape(shape)
+
+
+def _by_rows(
+    x: NDArray[Any], shape: tuple[int, ...], work: Callable[[NDArray[Any]], NDArray[Any]]
+) -> NDArray[Any]:
+    """work(rows) of all rows of x, in as few parts as the device's memory allows."""
+    out = np.empty(shape, x.dtype)
+
+    def some(start: int, stop: int) -> None:
+        out[start:stop] = work(x[start:stop])
+
+    dispatch.in_chunks(len(x), some)
+    return out
+
+
+def _matmul(runtime: Runtime, a: Any, b: Any) -> Buffer:
+    left, right = on_device(runtime, a), on_device(runtime, b)
+    if left.dtype == FLOAT32:
+        return gpu_matmul.matmul(runtime, left, right)
+    small = left.shape[0] * right.shape[1] < 128 * 128 * runtime.properties.multiprocessors
+    tiles = gpu_matmul.TILES[-1 if small else 0]
+    return gpu_matmul.matmul_tensor(runtime, left, right, tiles=tiles)
+
+
+def _padded(x: NDArray[Any], rows: int, columns: int) -> NDArray[Any]:
+    """x with zeros up to multiples of `rows` and `columns`."""
+    more = [
+        (0, ceil_div(size, by) * by - size) for size, by in zip(x.shape, (rows, columns), strict=True)
+    ]
+    return np.ascontiguousarray(np.pad(x, more))
+
+
+def _columns(x: Any) -> int:
+    shape = shape_of(x)
+    if not shape:
+        raise ValueError("x is a single number; it needs an axis")
+    return shape[-1]
+
+
+def _two_axes(x: Buffer) -> Buffer:
+    if len(x.shape) != 2:
+        raise ValueError(f"x has the shape {x.shape} on a GPU; it needs two axes there")
+    return x
+
+
+def _nobody() -> Any:
+    raise AssertionError("operands on a GPU go to the device or fail")
