@@ -1,10 +1,10 @@
-"""Building blocks of neural networks on the right device: matrix multiply, softmax, layer norm, GeLU, attention.
+"""Building blocks of neural networks on the right device: matmul, softmax, layer norm, GeLU, attention.
 
 Operands are float32, float16 or bfloat16 (ml_dtypes), all of one type, in the processor's memory (NumPy, or
-torch and others through DLPack) or on a GPU (`__cuda_array_interface__`; no copy). Results are of that type and
-lie where the operands lie; a result on a GPU is a `kernels.gpu.runtime.Buffer`. Sums run in float32. NaN and
-infinities go through as in the formulas. Against float64, results err by a few units in the last place of their
-type, a matrix product by about 1e-7 * sqrt(k) of the size of its terms' sum: devices differ by that much, too.
+torch and others through DLPack) or on a GPU (`__cuda_array_interface__`; no copy). Results are of that type
+and lie where the operands lie; a result on a GPU is a `kernels.gpu.runtime.Buffer`. Sums run in float32. NaN
+and infinities go through as in the formulas. Against float64, results err by a few units in the last place of
+their type, a matrix product by about 1e-7 * sqrt(k) of its terms' size: devices differ by that much, too.
 
 Raises ValueError for shapes that do not fit, TypeError for other types.
 """
@@ -12,7 +12,7 @@ Raises ValueError for shapes that do not fit, TypeError for other types.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ from kernels.gpu import rows as gpu_rows
 from kernels.gpu.elements import FLOAT32, ceil_div, on_device
 from kernels.gpu.runtime import Buffer, Runtime
 
-Result = Any
+Result: TypeAlias = Any
 """A NumPy array, or a Buffer where the operands lie on a GPU."""
 
 
@@ -56,7 +56,7 @@ def matmul(a: Any, b: Any) -> Result:
 
 
 def softmax(x: Any) -> Result:
-    """exp(x - max) / sum, along the last axis. A row with a NaN, or with an infinite largest value, is NaN."""
+    """exp(x - max) / sum, along the last axis; NaN for a row with a NaN or an infinite maximum."""
     return _row_wise("softmax", x, gpu_rows.softmax, cpu.softmax)
 
 
@@ -71,8 +71,8 @@ def layer_norm(x: Any, weight: Any, bias: Any, epsilon: float = 1e-5) -> Result:
     return _row_wise(
         "layer_norm",
         x,
-        lambda r, rows, *more: gpu_rows.layer_norm(r, rows, *more, epsilon=epsilon),
-        lambda rows, *more: cpu.layer_norm(rows, *more, epsilon=epsilon),
+        lambda r, rows, w, b: gpu_rows.layer_norm(r, rows, w, b, epsilon),
+        lambda rows, w, b: cpu.layer_norm(rows, w, b, epsilon),
         weight=weight,
         bias=bias,
     )
@@ -158,7 +158,9 @@ def _row_wise(
         return dispatch.run(
             name,
             0,
-            lambda r: on_gpu(r, _two_axes(on_device(r, x)), *(on_device(r, v) for v in vectors.values())),
+            lambda r: on_gpu(
+                r, _two_axes(on_device(r, x)), *(on_device(r, v) for v in vectors.values())
+            ),
             _nobody,
             resident=True,
         )
@@ -174,7 +176,7 @@ def _row_wise(
         )
 
     result = dispatch.run(name, rows.size, device, lambda: on_cpu(rows, *shared))
-    return result.reshape(shape)
+    return np.asarray(result).reshape(shape)
 
 
 def _by_rows(
@@ -202,7 +204,8 @@ def _matmul(runtime: Runtime, a: Any, b: Any) -> Buffer:
 def _padded(x: NDArray[Any], rows: int, columns: int) -> NDArray[Any]:
     """x with zeros up to multiples of `rows` and `columns`."""
     more = [
-        (0, ceil_div(size, by) * by - size) for size, by in zip(x.shape, (rows, columns), strict=True)
+        (0, ceil_div(size, by) * by - size)
+        for size, by in zip(x.shape, (rows, columns), strict=True)
     ]
     return np.ascontiguousarray(np.pad(x, more))
 

@@ -41,7 +41,7 @@ def here(x: Any) -> NDArray[Any]:
 
 
 def check(name: str, x: Any, dimensions: int) -> None:
-    """Raises ValueError for another number of axes, TypeError for values that are not float32, 16 or bfloat16."""
+    """Raises ValueError for another number of axes, TypeError but for float32, float16, bfloat16."""
     shape = shape_of(x)
     if len(shape) != dimensions:
         raise ValueError(f"{name} has the shape {shape}; it needs {dimensions} axes")

@@ -29,7 +29,10 @@ class Int8Linear:
 
 
 def quantised(weight: Any, bias: Any = None) -> Int8Linear:
-    """A layer of float weights (n, k), symmetric, 127 steps per channel. Raises ValueError for NaN, infinity, shapes."""
+    """A layer of float weights (n, k), symmetric, 127 steps per channel.
+
+    Raises ValueError for other shapes, and for weights that are not finite.
+    """
     w = np.ascontiguousarray(here(weight), np.float32)
     if w.ndim != 2 or w.shape[1] > MOST_COLUMNS:
         raise ValueError(f"weights of the shape {w.shape}; (n, k) with k <= {MOST_COLUMNS}")
@@ -59,12 +62,12 @@ def linear_int8(x: Any, layer: Int8Linear) -> NDArray[np.float32]:
         stride = max(16, ceil_div(k, 16) * 16)
         weight = np.zeros((n, stride), np.int8)
         weight[:, :k] = layer.weight
-        sent = [runtime.send(array) for array in (weight, layer.scale, layer.bias)]
+        weights, scales, biases = map(runtime.send, (weight, layer.scale, layer.bias))
         step = "mma" if runtime.properties.multiprocessors > 1 else "dp4a"
 
         def some(start: int, stop: int) -> None:
             data, scale = gpu.quantise_rows(runtime, runtime.send(rows[start:stop]), stride)
-            out[start:stop] = gpu.linear(runtime, data, scale, *sent, step=step).get()
+            out[start:stop] = gpu.linear(runtime, data, scale, weights, scales, biases, step).get()
 
         dispatch.in_chunks(len(rows), some)
         return out

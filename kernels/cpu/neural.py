@@ -80,7 +80,7 @@ def _softmax(values: Singles) -> Singles:
     with np.errstate(invalid="ignore", over="ignore"):
         powers = np.exp(values - values.max(axis=1, keepdims=True))
         powers /= powers.sum(axis=1, keepdims=True)
-    return powers
+    return np.asarray(powers)
 
 
 def _gelu(values: Singles, *, tanh: bool) -> Singles:

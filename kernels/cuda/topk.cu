@@ -4,7 +4,8 @@
 // topk_scan: for few queries; memory-bound. A warp reads 8 rows at a time, coalesced, its queries in registers.
 // topk_tiles: for many; a block multiplies 128 rows with 64 queries as matmul_registers does, then selects.
 // topk_merge: the blocks' lists of each query become one.
-// rescore: the exact order among candidates, in double (see kernels/retrieval.py for why that settles it).
+// rescore: the order among candidates, in double (see kernels/calls/retrieval.py for why that settles it).
+// inverse_lengths: what rows are scaled with, in double.
 //
 // Scores are dot(row, query) * inverse[row] in float; queries have length 1. Lists: see best.cuh.
 
@@ -237,10 +238,21 @@ extern "C" __global__ void __launch_bounds__(256) topk_merge(const Key *lists, K
         out[static_cast<long long>(blockIdx.x) * k + i] = kept[i];
 }
 
-// scores[q][c] = cosine in double of query q and row candidates[q][c]. vectors, queries: (., columns) float, of
-// which products are exact in double; lane l adds columns l, l + 32, ... in order, then the lanes' sums in a
-// tree: the same bits as kernels/cpu/retrieval.py. A candidate below 0 gets -inf. A warp per candidate.
-// Block: (32, 8). Grid: (ceil(count * candidates / 8)).
+// A warp's dot product in double, in every lane. Products of floats are exact in double; lane l adds columns l,
+// l + 32, ... in order, then the lanes' sums in a tree: the same bits as kernels/cpu/retrieval.py.
+__device__ __forceinline__ double dot(const float *x, const float *y, int columns)
+{
+    double sum = 0.0;
+    for (int column = threadIdx.x; column < columns; column += 32)
+        sum += static_cast<double>(x[column]) * static_cast<double>(y[column]);
+    for (int lanes = 16; lanes > 0; lanes >>= 1)
+        sum += __shfl_xor_sync(FULL_WARP, sum, lanes);
+    return sum;
+}
+
+// scores[q][c] = cosine of query q and row candidates[q][c]; -inf for a candidate below 0. vectors, queries:
+// (., columns) float, and the inverses of their lengths. A warp per candidate.
+// Block: (32, 8). Grid: (ceil(count * each / 8)).
 extern "C" __global__ void rescore(const float *vectors, const double *inverse, const float *queries,
                                    const double *inverse_query, const long long *candidates, double *scores,
                                    int count, int each, int columns)
@@ -249,13 +261,23 @@ extern "C" __global__ void rescore(const float *vectors, const double *inverse, 
     if (at >= static_cast<long long>(count) * each)
         return;
     const long long row = candidates[at], query = at / each;
-    double sum = 0.0;
-    if (row >= 0)
-        for (int column = threadIdx.x; column < columns; column += 32)
-            sum += static_cast<double>(vectors[row * columns + column])
-                   * static_cast<double>(queries[query * columns + column]);
-    for (int lanes = 16; lanes > 0; lanes >>= 1)
-        sum += __shfl_xor_sync(FULL_WARP, sum, lanes);
+    if (row < 0) {
+        scores[at] = -INFINITY;
+        return;
+    }
+    const double sum = dot(vectors + row * columns, queries + query * columns, columns);
     if (threadIdx.x == 0)
-        scores[at] = row < 0 ? -INFINITY : __dmul_rn(__dmul_rn(sum, inverse[row]), inverse_query[query]);
+        scores[at] = __dmul_rn(__dmul_rn(sum, inverse[row]), inverse_query[query]);
+}
+
+// inverse[row] = 1 / length, 0 for a row of zeros, NaN for one that is not finite. A warp per row.
+// Block: (32, 8). Grid: (ceil(n / 8)).
+extern "C" __global__ void inverse_lengths(const float *vectors, double *inverse, long long n, int columns)
+{
+    const long long row = static_cast<long long>(blockIdx.x) * blockDim.y + threadIdx.y;
+    if (row >= n)
+        return;
+    const double squares = dot(vectors + row * columns, vectors + row * columns, columns);
+    if (threadIdx.x == 0)
+        inverse[row] = squares > 0.0 && squares < INFINITY ? 1.0 / sqrt(squares) : squares == 0.0 ? 0.0 : NAN;
 }

@@ -43,9 +43,7 @@ def attention(
         shared = 4 * (64 * dim + KEYS * (dim + 4) + 64 * (KEYS + 4))
     else:
         options |= {"WARPS": warps, "KEYS": KEYS}
-        kernel = runtime.kernel(
-            "attention_tensor.cu", "attention_mma", **defines(dtype), **options
-        )
+        kernel = runtime.kernel("attention_tensor.cu", "attention_mma", **defines(dtype), **options)
         rows, threads = 16 * warps, 32 * warps
         shared = rows * dim * 2 + 4 * KEYS * dim * 2
     kernel(

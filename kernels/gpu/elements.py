@@ -1,4 +1,4 @@
-"""Element types of the kernels in NumPy's words: float32, float16, bfloat16 (of ml_dtypes, 2 raw bytes elsewhere)."""
+"""Element types of the kernels in NumPy's words: float32, float16, bfloat16 (of ml_dtypes)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from kernels.gpu.runtime import Buffer, Runtime
 
-BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+BFLOAT16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
 FLOAT32 = np.dtype(np.float32)
 FLOAT16 = np.dtype(np.float16)
 RAW16 = np.dtype("V2")
@@ -18,7 +18,7 @@ RAW16 = np.dtype("V2")
 
 def element(dtype: Any) -> np.dtype[Any]:
     """float32, float16 or bfloat16; raises TypeError for another type."""
-    found = np.dtype(dtype)
+    found: np.dtype[Any] = np.dtype(dtype)
     if found == RAW16:
         return BFLOAT16
     if found not in (FLOAT32, FLOAT16, BFLOAT16):
@@ -28,7 +28,8 @@ def element(dtype: Any) -> np.dtype[Any]:
 
 def defines(dtype: np.dtype[Any]) -> dict[str, int | str]:
     """What `element.cuh` wants to be told."""
-    return {FLOAT32: {}, FLOAT16: {"HALF": 1}, BFLOAT16: {"BF16": 1}}[dtype]
+    names = {FLOAT16: "HALF", BFLOAT16: "BF16"}
+    return {names[dtype]: 1} if dtype in names else {}
 
 
 def pack(dtype: np.dtype[Any], columns: int, *addresses: int) -> dict[str, int | str]:
@@ -46,7 +47,7 @@ def address(buffer: Buffer) -> int:
 def on_device(runtime: Runtime, x: Any) -> Buffer:
     """The device's memory of `x`: borrowed if it lies there, else a copy."""
     if hasattr(x, "__cuda_array_interface__"):
-        return runtime.borrow(x) if not hasattr(x, "fill") or isinstance(x, np.ndarray) else x
+        return runtime.borrow(x)
     return runtime.send(np.ascontiguousarray(x))
 
 

@@ -76,7 +76,7 @@ def matmul_tensor(
 ) -> Buffer:
     """(m, n) = a (m, k) times b (k, n), float16 or bfloat16, summed in float32.
 
-    k and n must be multiples of 8 and the operands aligned to 16 bytes; for `wmma` m, n and k multiples of 16.
+    k and n must be multiples of 8 and the operands aligned to 16 bytes; for `wmma` all three multiples of 16.
     Raises DeviceFailed if they are not.
     """
     dtype = element(a.dtype)
@@ -93,7 +93,9 @@ def matmul_tensor(
         kernel = runtime.kernel("matmul_tensor.cu", "matmul_wmma", **defines(dtype))
         grid, block, shared = (n // 16, ceil_div(m, 64), 1), (32, 4, 1), 0
     else:
-        kernel = runtime.kernel("matmul_tensor.cu", "matmul_mma", **defines(dtype), **tiles.defines())
+        kernel = runtime.kernel(
+            "matmul_tensor.cu", "matmul_mma", **defines(dtype), **tiles.defines()
+        )
         blocks = ceil_div(m, tiles.bm) * ceil_div(n, tiles.bn)
         grid, block, shared = (blocks, 1, 1), (tiles.threads, 1, 1), tiles.shared_bytes
     kernel(*(a, b, c), *map(np.int32, (m, n, k)), grid=grid, block=block, shared=shared)

@@ -53,8 +53,8 @@ def layer_norm(
         kernel(*arguments, grid=(ceil_div(rows, WARPS), 1, 1), block=(32, WARPS, 1))
     else:
         kernel = runtime.kernel("layer_norm.cu", "layer_norm_block", **defines(dtype), **packed)
-        arguments = x, weight, bias, y, np.int32(columns), np.float32(epsilon)
-        kernel(*arguments, grid=(rows, 1, 1), block=(256, 1, 1))
+        given = x, weight, bias, y, np.int32(columns), np.float32(epsilon)
+        kernel(*given, grid=(rows, 1, 1), block=(256, 1, 1))
     return y
 
 

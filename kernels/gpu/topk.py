@@ -19,11 +19,17 @@ _TILE_FLOATS = 16 * (128 + 4) + 16 * (64 + 4) + 64 * (128 + 1)
 
 
 def candidates(
-    runtime: Runtime, vectors: Buffer, inverse: Buffer, queries: Buffer, k: int, tiled: bool | None = None
+    runtime: Runtime,
+    vectors: Buffer,
+    inverse: Buffer,
+    queries: Buffer,
+    k: int,
+    tiled: bool | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The k best rows of each query, (count, k), and their scores, falling; where n < k, the rest is -1, -inf.
+    """The k best rows of each query, (count, k), and their scores, falling; for n < k, then -1 and -inf.
 
-    vectors: (n, d) float32, d a multiple of 4. inverse: (n,) float32. queries: (count, d) float32 of length 1.
+    vectors: (n, d) float32, d a multiple of 4. inverse: (n,) float32. queries: (count, d) float32,
+    of length 1.
     `tiled`: which kernel; None chooses. Raises DeviceFailed for k > MOST.
     """
     (n, columns), count = vectors.shape, queries.shape[0]
@@ -79,6 +85,17 @@ def rescored(
         block=(32, 8, 1),
     )
     return np.asarray(scores.get())
+
+
+def inverse_lengths(runtime: Runtime, vectors: Buffer) -> Buffer:
+    """(n,) float64: 1 / length of each row, 0 for a row of zeros, NaN for one that is not finite."""
+    n, columns = vectors.shape
+    inverse = runtime.empty(n, np.float64)
+    if n:
+        kernel = runtime.kernel("topk.cu", "inverse_lengths")
+        arguments = vectors, inverse, np.int64(n), np.int32(columns)
+        kernel(*arguments, grid=(ceil_div(n, 8), 1, 1), block=(32, 8, 1))
+    return inverse
 
 
 def unpacked(keys: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

@@ -16,11 +16,11 @@ Floats = NDArray[np.float64]
 
 def matmul(a: NDArray[Any], b: NDArray[Any]) -> Floats:
     """(m, k) times (k, n)."""
-    return np.matmul(a.astype(np.float64), b.astype(np.float64))
+    return np.asarray(np.matmul(a.astype(np.float64), b.astype(np.float64)))
 
 
 def softmax(x: NDArray[Any]) -> Floats:
-    """exp(x) / sum of exp(x), along the last axis. Rows with a NaN or whose largest value is infinite: NaN."""
+    """exp(x) / sum of exp(x), along the last axis; NaN for rows with a NaN or an infinite maximum."""
     values = x.astype(np.float64)
     with np.errstate(invalid="ignore"):
         powers = np.exp(values - values.max(axis=-1, keepdims=True))
