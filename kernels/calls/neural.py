@@ -139,8 +139,11 @@ def attention(
         dispatch.in_chunks(heads, some)
         return out
 
+    def processor() -> NDArray[Any]:
+        return cpu.attention(q, k, v, **options)
+
     values = heads * queries * keys[1] * d if d in gpu_attention.HEAD_DIMS else 0
-    return dispatch.run("attention", values, device, lambda: cpu.attention(q, k, v, **options))
+    return dispatch.run("attention", values, device, processor)
 
 
 def _row_wise(

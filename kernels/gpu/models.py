@@ -61,7 +61,7 @@ def trees_sum(
 def linear_margins(
     runtime: Runtime, x: Buffer, center: Buffer, weight: Buffer, intercept: float
 ) -> Buffer:
-    """(n,) float32: see `kernels.reference.models.linear_margins`; raises DeviceFailed if rows are too long."""
+    """(n,) float32: see `kernels.reference.models.linear_margins`; raises DeviceFailed for long rows."""
     n, features = x.shape
     out = runtime.empty(n, np.float32)
     shared = 4 * (BLOCK * (features | 1) + 2 * features)
