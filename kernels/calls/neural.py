@@ -127,20 +127,20 @@ def attention(
             _nobody,
             resident=True,
         )
-    q, k, v = here(q), here(k), here(v)
+    operands = here(q), here(k), here(v)
 
     def device(runtime: Runtime) -> NDArray[Any]:
-        out = np.empty_like(q)
+        out = np.empty_like(operands[0])
 
         def some(start: int, stop: int) -> None:
-            sent = (runtime.send(np.ascontiguousarray(x[start:stop])) for x in (q, k, v))
+            sent = (runtime.send(np.ascontiguousarray(x[start:stop])) for x in operands)
             out[start:stop] = gpu_attention.attention(runtime, *sent, **options).get()
 
         dispatch.in_chunks(heads, some)
         return out
 
     def processor() -> NDArray[Any]:
-        return cpu.attention(q, k, v, **options)
+        return cpu.attention(*operands, **options)
 
     values = heads * queries * keys[1] * d if d in gpu_attention.HEAD_DIMS else 0
     return dispatch.run("attention", values, device, processor)
