@@ -37,6 +37,8 @@ class Settings:
     """Partitions of each task topic (system topics have one: their total order is part of the design)."""
     window_workers: int = 1
     """Processes that share the partitions of the drift windows, 1 to 8."""
+    device: str = "auto"
+    """What large batches run on: auto (a GPU if there is one), cpu, cuda, emulator; see `kernels.devices`."""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Settings:
