@@ -1,5 +1,16 @@
 """The arithmetic of driftlog's hot paths, one call each, on the right device."""
 
+from kernels.calls.blocks import (
+    Segments,
+    add,
+    all_reduce,
+    reduce,
+    scan,
+    segmented_scan,
+    segments,
+    spmv,
+    windows,
+)
 from kernels.calls.drift import (
     accumulate,
     distances,
@@ -22,8 +33,11 @@ __all__ = [
     "Distances",
     "NoGpu",
     "OutOfMemory",
+    "Segments",
     "accumulate",
+    "add",
     "add_moments",
+    "all_reduce",
     "bin_index",
     "distances",
     "histogram",
@@ -38,7 +52,13 @@ __all__ = [
     "no_ranges",
     "psi",
     "psi_rows",
+    "reduce",
+    "scan",
+    "segmented_scan",
+    "segments",
+    "spmv",
     "tally",
     "use",
     "used",
+    "windows",
 ]

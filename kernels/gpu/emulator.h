@@ -61,12 +61,11 @@ struct Fiber {
 struct Launch {
     unsigned grid[3], block[3];
     std::uint64_t shared;
-    int reverse;  // threads and blocks from the last to the first
-    char *stacks;  // of all libraries of a process: their guards are too many for one each
+    char *stacks;  // MOST_THREADS of STACK bytes, each with a page at its end that nobody may touch
+    int reverse;   // threads and blocks from the last to the first
 };
 
 static Fiber fibers[MOST_THREADS];
-static char *stacks = nullptr;
 static void *dynamic_shared = nullptr;
 static jmp_buf scheduler;
 static sigjmp_buf aborted;
@@ -252,10 +251,8 @@ static void run_block(bool reverse)
     }
 }
 
-static void make_fibers()
+static void make_fibers(char *stacks)
 {
-    if (stacks == nullptr)
-        fail("no memory for the threads' stacks");
     for (unsigned t = 0; t < threads; ++t) {
         getcontext(&fibers[t].context);
         fibers[t].context.uc_stack.ss_sp = stacks + t * STACK;
@@ -283,8 +280,7 @@ static void run_grid(const Launch &launch)
     gridDim = dim3(launch.grid[0], launch.grid[1], launch.grid[2]);
     blockDim = dim3(launch.block[0], launch.block[1], launch.block[2]);
     threads = blockDim.x * blockDim.y * blockDim.z;
-    stacks = launch.stacks;
-    make_fibers();
+    make_fibers(launch.stacks);
     const std::uint64_t blocks = static_cast<std::uint64_t>(gridDim.x) * gridDim.y * gridDim.z;
     for (std::uint64_t i = 0; i < blocks; ++i) {
         const std::uint64_t b = launch.reverse ? blocks - 1 - i : i;
@@ -371,18 +367,6 @@ template <typename... P> void describe_all(void (*)(P...), char *out, std::size_
     {                                                                                                        \
         cuda_emulator::describe_all(name, out, size);                                                        \
     }
-
-extern "C" void *emulator_stacks()
-{
-    using namespace cuda_emulator;
-    void *made = mmap(nullptr, MOST_THREADS * STACK, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (made == MAP_FAILED)
-        return nullptr;
-    for (unsigned t = 0; t < MOST_THREADS; ++t)
-        mprotect(static_cast<char *>(made) + t * STACK, GUARD, PROT_NONE);
-    return made;
-}
 
 extern "C" std::size_t emulator_shared_static()
 {

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from kernels.gpu.guarded import HostBuffer, Pool
+from kernels.gpu.guarded import HostBuffer, Pool, stacks
 from kernels.gpu.runtime import (
     DeviceFailed,
     Macros,
@@ -65,13 +65,9 @@ class _Launch(ctypes.Structure):
         ("grid", ctypes.c_uint * 3),
         ("block", ctypes.c_uint * 3),
         ("shared", ctypes.c_uint64),
-        ("reverse", ctypes.c_int),
         ("stacks", ctypes.c_void_p),
+        ("reverse", ctypes.c_int),
     ]
-
-
-_stacks: list[int | None] = []
-"""Where the threads' stacks lie, once a process; guarded by `_running`."""
 
 
 class Emulator:
@@ -160,8 +156,6 @@ class EmulatedKernel:
         shared_static = library.emulator_shared_static
         shared_static.restype = ctypes.c_size_t
         self.shared_static = int(shared_static())
-        self._make_stacks = library.emulator_stacks
-        self._make_stacks.restype = ctypes.c_void_p
 
     def __call__(self, *arguments: Any, grid: Size, block: Size, shared: int = 0) -> None:
         self._check(arguments, grid, block, shared)
@@ -172,11 +166,9 @@ class EmulatedKernel:
             for argument in arguments
         ]
         pointers = (ctypes.c_void_p * max(1, len(values)))(*map(ctypes.addressof, values))
+        launch = _Launch((*grid,), (*block,), shared, stacks(), self._reverse)
         message = ctypes.create_string_buffer(_MESSAGE_BYTES)
         with _running:
-            if not _stacks:
-                _stacks.append(self._make_stacks())
-            launch = _Launch((*grid,), (*block,), shared, self._reverse, _stacks[0])
             failed = self._run(ctypes.byref(launch), pointers, message, len(message))
         if failed:
             raise DeviceFailed(f"{self.name}: {message.value.decode(errors='replace')}")

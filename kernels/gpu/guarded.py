@@ -6,6 +6,7 @@ import ctypes
 import math
 import mmap
 import weakref
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,10 @@ import numpy as np
 from kernels.gpu.runtime import Array, OutOfMemory, Shape, array_interface, shape_of
 
 _PAGE = mmap.PAGESIZE
+THREADS = 1024
+"""Of a block, at most."""
+STACK_BYTES = 64 * 1024
+"""As `emulator.h` has it."""
 _NOBODY = 0
 """PROT_NONE."""
 _PRIVATE = 0x22
@@ -59,6 +64,18 @@ class Pool:
     def _span(size: int) -> int:
         rounded = -(-size // _ALIGNMENT) * _ALIGNMENT
         return (-(-rounded // _PAGE) + 1) * _PAGE
+
+
+@cache
+def stacks() -> int:
+    """Address of the stacks of a block's threads, for all kernels of the process."""
+    size = THREADS * STACK_BYTES
+    start = _libc.mmap(None, size, mmap.PROT_READ | mmap.PROT_WRITE, _PRIVATE, -1, 0)
+    if start in (None, ctypes.c_void_p(-1).value):
+        raise OutOfMemory("the processor has no memory for the threads' stacks")
+    for thread in range(THREADS):
+        _libc.mprotect(start + thread * STACK_BYTES, _PAGE, _NOBODY)
+    return int(start)
 
 
 class HostBuffer:
