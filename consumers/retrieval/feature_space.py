@@ -60,8 +60,8 @@ class FeatureSpace:
 def embedding(columns: Columns, coordinates: Sequence[str]) -> tuple[Matrix, NDArray[np.bool_]]:
     """(n, d) as it was logged, and which rows have all coordinates (the others are zeros)."""
     matrix = np.array([_numbers(columns[name]) for name in coordinates]).T.astype(np.float32)
-    whole = np.isfinite(matrix).all(axis=1, keepdims=True)
-    return np.where(whole, matrix, np.float32(0)), whole[:, 0]
+    whole: NDArray[np.bool_] = np.asarray(np.isfinite(matrix).all(axis=1))
+    return np.where(whole[:, None], matrix, np.float32(0)), whole
 
 
 def _one_hot(values: Sequence[Any], shares: Mapping[str, float]) -> Doubles:

@@ -8,13 +8,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from kernels import dispatch
-from kernels.calls.operands import dtype_of, here, shape_of
+from kernels import arrays, dispatch
 from kernels.cpu import retrieval as cpu
 from kernels.cpu.retrieval import Doubles, Rows, Singles
 from kernels.gpu import topk as gpu
 from kernels.gpu.runtime import Buffer, Runtime
 
+FLOATS = "float32", "float64", "float16"
 LONGEST = 2.0**40
 """Rows longer than this, or shorter than its inverse, are scaled by a power of two: no cosine notices."""
 
@@ -136,15 +136,11 @@ class DeviceIndex:
 
     def __init__(self, vectors: Any) -> None:
         """Raises ValueError for other shapes and lengths out of bounds, TypeError for other types."""
-        shape = shape_of(vectors)
-        if len(shape) != 2 or shape[1] == 0 or shape[1] % 4:
-            raise ValueError(
-                f"vectors of the shape {shape} on a GPU; (n, d) with d a multiple of 4"
-            )
-        if dtype_of(vectors) != np.float32:
-            raise TypeError(f"vectors of {dtype_of(vectors)} on a GPU; float32 are searched")
-        self._count, self.dimensions = shape
-        self._vectors = vectors
+        self._vectors = arrays.taken(vectors, "vectors", ("float32",), 2)
+        shape = arrays.shape_of(self._vectors)
+        self._count, self.dimensions = int(shape[0]), int(shape[1])
+        if self.dimensions == 0 or self.dimensions % 4:
+            raise ValueError(f"vectors of {self.dimensions} columns on a GPU; a multiple of 4")
         self._inverse = dispatch.run("topk", 0, self._lengths, _nobody, resident=True)
         inverse = finite("vectors", self._inverse)
         if ((inverse > LONGEST) | ((inverse > 0) & (inverse < 1 / LONGEST))).any():
@@ -186,8 +182,8 @@ def _no_candidates() -> tuple[Rows, Singles]:
 
 def matrix(name: str, x: Any) -> Singles:
     """float32 rows (n, d), d > 0; raises ValueError for another shape."""
-    rows = np.ascontiguousarray(here(x), np.float32)
-    if rows.ndim != 2 or rows.shape[1] == 0:
+    rows: Singles = arrays.taken(x, name, FLOATS, 2).astype(np.float32, copy=False)
+    if rows.shape[1] == 0:
         raise ValueError(f"{name} of the shape {rows.shape}; (n, d) with d > 0")
     return rows
 

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels import dispatch
-from kernels.calls.operands import here
+from kernels import arrays, dispatch
 from kernels.cpu import models as cpu
 from kernels.gpu import models as gpu
 from kernels.gpu.runtime import Runtime
@@ -190,9 +189,7 @@ def _laid_out(tree: Tree, features: int) -> tuple[Array, NDArray[np.int64]]:
 
 
 def _matrix(x: Any, features: int) -> Array:
-    rows = np.ascontiguousarray(here(x))
-    if rows.dtype not in (np.float32, np.float64):
-        raise TypeError(f"{rows.dtype} values; float32 and float64 are scored")
-    if rows.ndim != 2 or rows.shape[1] != features:
+    rows: Array = arrays.taken(x, "x", arrays.FLOATS, 2)
+    if rows.shape[1] != features:
         raise ValueError(f"x has the shape {rows.shape}; the model reads {features} features")
     return rows

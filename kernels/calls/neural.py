@@ -17,13 +17,12 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels import dispatch
-from kernels.calls.operands import check, check_same_type, here, resident, shape_of
+from kernels import arrays, dispatch
 from kernels.cpu import neural as cpu
 from kernels.gpu import attention as gpu_attention
 from kernels.gpu import matmul as gpu_matmul
 from kernels.gpu import rows as gpu_rows
-from kernels.gpu.elements import FLOAT32, ceil_div, on_device
+from kernels.gpu.elements import FLOAT32, NAMES, ceil_div, element
 from kernels.gpu.runtime import Buffer, Runtime
 
 Result: TypeAlias = Any
@@ -32,22 +31,21 @@ Result: TypeAlias = Any
 
 def matmul(a: Any, b: Any) -> Result:
     """(m, n) = a (m, k) times b (k, n). On a GPU, 16-bit operands need k and n in multiples of 8."""
-    check("a", a, 2)
-    check("b", b, 2)
-    check_same_type(a=a, b=b)
-    (m, k), (rows, n) = shape_of(a), shape_of(b)
+    there = arrays.resident(a=a, b=b)
+    left, right = arrays.taken(a, "a", NAMES, 2), arrays.taken(b, "b", NAMES, 2)
+    arrays.same(arrays.dtype_of, "types", a=left, b=right)
+    (m, k), (rows, n) = arrays.shape_of(left), arrays.shape_of(right)
     if k != rows:
         raise ValueError(f"a has {k} columns and b {rows} rows")
-    if resident(a=a, b=b):
+    if there:
         return dispatch.run("matmul", m * n, lambda r: _matmul(r, a, b), _nobody, resident=True)
-    left, right = here(a), here(b)
 
     def device(runtime: Runtime) -> NDArray[Any]:
         wide = left.dtype != FLOAT32
-        sent = runtime.send(_padded(right, 8, 8) if wide else np.ascontiguousarray(right))
+        sent = runtime.send(_padded(right, 8, 8) if wide else right)
 
         def part(rows: NDArray[Any]) -> NDArray[Any]:
-            mine = runtime.send(_padded(rows, 1, 8) if wide else np.ascontiguousarray(rows))
+            mine = runtime.send(_padded(rows, 1, 8) if wide else rows)
             return _matmul(runtime, mine, sent).get()[:, :n]
 
         return _by_rows(left, (m, n), part)
@@ -64,10 +62,7 @@ def layer_norm(x: Any, weight: Any, bias: Any, epsilon: float = 1e-5) -> Result:
     """(x - mean) / sqrt(variance + epsilon) * weight + bias along the last axis; weight, bias: (columns,)."""
     columns = _columns(x)
     for name, vector in (("weight", weight), ("bias", bias)):
-        check(name, vector, 1)
-        if shape_of(vector) != (columns,):
-            raise ValueError(f"{name} has the shape {shape_of(vector)}; x has {columns} columns")
-    check_same_type(x=x, weight=weight, bias=bias)
+        _check_vector(name, vector, columns)
     return _row_wise(
         "layer_norm",
         x,
@@ -85,10 +80,7 @@ def gelu(x: Any, bias: Any = None, *, tanh: bool = False) -> Result:
     """
     more = {} if bias is None else {"bias": bias}
     if bias is not None:
-        check("bias", bias, 1)
-        if shape_of(bias) != (_columns(x),):
-            raise ValueError(f"bias has the shape {shape_of(bias)}; x has {_columns(x)} columns")
-        check_same_type(x=x, bias=bias)
+        _check_vector("bias", bias, _columns(x))
     return _row_wise(
         "gelu",
         x,
@@ -107,33 +99,32 @@ def attention(
     device d is 64 or 128; other sizes go to the processor. `causal`: query i sees keys 0 .. i. `scale` > 0:
     1 / sqrt(d) if None. `gelu`: 'exact' or 'tanh' applies GeLU to the result in the same pass.
     """
-    for name, x in (("q", q), ("k", k), ("v", v)):
-        check(name, x, 3)
-    check_same_type(q=q, k=k, v=v)
-    (heads, queries, d), keys = shape_of(q), shape_of(k)
-    if keys != shape_of(v) or keys[0] != heads or keys[2] != d or not keys[1] or not d:
-        raise ValueError(f"q, k and v have the shapes {shape_of(q)}, {keys} and {shape_of(v)}")
+    there = arrays.resident(q=q, k=k, v=v)
+    operands = tuple(arrays.taken(x, n, NAMES, 3) for n, x in (("q", q), ("k", k), ("v", v)))
+    arrays.same(arrays.dtype_of, "types", **dict(zip("qkv", operands, strict=True)))
+    (heads, queries, d), keys, values = map(arrays.shape_of, operands)
+    if keys != values or keys[0] != heads or keys[2] != d or not keys[1] or not d:
+        raise ValueError(f"q, k and v have the shapes {(heads, queries, d)}, {keys} and {values}")
     factor = d**-0.5 if scale is None else float(scale)
     if not 0 < factor < np.inf or gelu not in ("", "exact", "tanh"):
         raise ValueError(f"scale {factor} must be above 0, and gelu {gelu!r} '', 'exact' or 'tanh'")
     options: dict[str, Any] = {"causal": causal, "scale": factor, "gelu": gelu}
-    if resident(q=q, k=k, v=v):
+    if there:
         if d not in gpu_attention.HEAD_DIMS:
             raise ValueError(f"heads of {d} columns; a device has {gpu_attention.HEAD_DIMS}")
         return dispatch.run(
             "attention",
             heads * queries,
-            lambda r: gpu_attention.attention(r, *(on_device(r, x) for x in (q, k, v)), **options),
+            lambda r: gpu_attention.attention(r, *map(r.borrow, operands), **options),
             _nobody,
             resident=True,
         )
-    operands = here(q), here(k), here(v)
 
     def device(runtime: Runtime) -> NDArray[Any]:
-        out = np.empty_like(operands[0])
+        out: NDArray[Any] = np.empty_like(operands[0])
 
         def some(start: int, stop: int) -> None:
-            sent = (runtime.send(np.ascontiguousarray(x[start:stop])) for x in operands)
+            sent = (runtime.send(x[start:stop]) for x in operands)
             out[start:stop] = gpu_attention.attention(runtime, *sent, **options).get()
 
         dispatch.in_chunks(heads, some)
@@ -142,8 +133,8 @@ def attention(
     def processor() -> NDArray[Any]:
         return cpu.attention(*operands, **options)
 
-    values = heads * queries * keys[1] * d if d in gpu_attention.HEAD_DIMS else 0
-    return dispatch.run("attention", values, device, processor)
+    size = heads * queries * keys[1] * d if d in gpu_attention.HEAD_DIMS else 0
+    return dispatch.run("attention", size, device, processor)
 
 
 def _row_wise(
@@ -154,28 +145,25 @@ def _row_wise(
     **vectors: Any,
 ) -> Result:
     """A function of each row (the last axis) of x, with vectors that all rows share."""
-    columns = _columns(x)
-    shape = shape_of(x)
-    check("x", x, len(shape))
-    if resident(x=x, **vectors):
+    columns, shape = _columns(x), _shape(x)
+    there = arrays.resident(x=x, **vectors)
+    given = arrays.taken(x, "x", NAMES, len(shape))
+    shared = [arrays.taken(vector, key, NAMES) for key, vector in vectors.items()]
+    arrays.same(lambda v: element(arrays.dtype_of(v)), "types", x=given, **vectors)
+    if there:
+        if len(shape) != 2:
+            raise ValueError(f"x has the shape {shape} on a GPU; it needs two axes there")
         return dispatch.run(
-            name,
-            0,
-            lambda r: on_gpu(
-                r, _two_axes(on_device(r, x)), *(on_device(r, v) for v in vectors.values())
-            ),
-            _nobody,
-            resident=True,
+            name, 0, lambda r: on_gpu(r, *map(r.borrow, (given, *shared))), _nobody, resident=True
         )
-    rows = here(x).reshape(-1, columns) if columns else here(x).reshape(0, 1)
-    shared = [here(vector) for vector in vectors.values()]
+    rows = given.reshape(-1, columns) if columns else given.reshape(0, 1)
 
     def device(runtime: Runtime) -> NDArray[Any]:
-        sent = [runtime.send(np.ascontiguousarray(vector)) for vector in shared]
+        sent = [runtime.send(vector) for vector in shared]
         return _by_rows(
             rows,
             rows.shape,
-            lambda part: on_gpu(runtime, runtime.send(np.ascontiguousarray(part)), *sent).get(),
+            lambda part: on_gpu(runtime, runtime.send(part), *sent).get(),
         )
 
     result = dispatch.run(name, rows.size, device, lambda: on_cpu(rows, *shared))
@@ -196,7 +184,7 @@ def _by_rows(
 
 
 def _matmul(runtime: Runtime, a: Any, b: Any) -> Buffer:
-    left, right = on_device(runtime, a), on_device(runtime, b)
+    left, right = arrays.on(runtime, a), arrays.on(runtime, b)
     if left.dtype == FLOAT32:
         return gpu_matmul.matmul(runtime, left, right)
     small = left.shape[0] * right.shape[1] < 128 * 128 * runtime.properties.multiprocessors
@@ -213,17 +201,19 @@ def _padded(x: NDArray[Any], rows: int, columns: int) -> NDArray[Any]:
     return np.ascontiguousarray(np.pad(x, more))
 
 
+def _shape(x: Any) -> tuple[int, ...]:
+    return tuple(getattr(x, "shape", None) or np.shape(x))
+
+
 def _columns(x: Any) -> int:
-    shape = shape_of(x)
-    if not shape:
+    if not _shape(x):
         raise ValueError("x is a single number; it needs an axis")
-    return shape[-1]
+    return int(_shape(x)[-1])
 
 
-def _two_axes(x: Buffer) -> Buffer:
-    if len(x.shape) != 2:
-        raise ValueError(f"x has the shape {x.shape} on a GPU; it needs two axes there")
-    return x
+def _check_vector(name: str, vector: Any, columns: int) -> None:
+    if _shape(vector) != (columns,):
+        raise ValueError(f"{name} has the shape {_shape(vector)}; x has {columns} columns")
 
 
 def _nobody() -> Any:

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels import dispatch
-from kernels.calls.operands import here
+from kernels import arrays, dispatch
 from kernels.cpu import quantised as cpu
 from kernels.gpu import linear_int8 as gpu
 from kernels.gpu.elements import ceil_div
@@ -33,10 +32,10 @@ def quantised(weight: Any, bias: Any = None) -> Int8Linear:
 
     Raises ValueError for other shapes, and for weights that are not finite.
     """
-    w = np.ascontiguousarray(here(weight), np.float32)
-    if w.ndim != 2 or w.shape[1] > MOST_COLUMNS:
-        raise ValueError(f"weights of the shape {w.shape}; (n, k) with k <= {MOST_COLUMNS}")
-    b = np.zeros(len(w), np.float32) if bias is None else np.asarray(here(bias), np.float32)
+    w = arrays.taken(weight, "weight", arrays.FLOATS, 2).astype(np.float32, copy=False)
+    if w.shape[1] > MOST_COLUMNS:
+        raise ValueError(f"weight: shape {w.shape}; at most {MOST_COLUMNS} columns")
+    b = np.zeros(len(w), np.float32) if bias is None else np.asarray(bias, np.float32)
     if b.shape != (len(w),):
         raise ValueError(f"a bias of the shape {b.shape} for {len(w)} channels")
     data, scale = cpu.quantise_rows(w)
@@ -52,8 +51,8 @@ def linear_int8(x: Any, layer: Int8Linear) -> NDArray[np.float32]:
     is at most scale_x / 2 and scale_w / 2 per factor. A row of x with a NaN or an infinity gives NaN. Raises
     ValueError for shapes that do not fit.
     """
-    rows = np.ascontiguousarray(here(x), np.float32)
-    if rows.ndim != 2 or rows.shape[1] != layer.weight.shape[1]:
+    rows = arrays.taken(x, "x", arrays.FLOATS, 2).astype(np.float32, copy=False)
+    if rows.shape[1] != layer.weight.shape[1]:
         raise ValueError(f"x has the shape {rows.shape}, the weights {layer.weight.shape}")
     n, k = layer.weight.shape
 

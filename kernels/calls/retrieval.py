@@ -16,7 +16,6 @@ import numpy as np
 
 from kernels import dispatch
 from kernels.calls.cosine_index import CosineIndex, DeviceIndex, Index, finite, matrix, scaled
-from kernels.calls.operands import here
 from kernels.cpu import retrieval as cpu
 from kernels.cpu.retrieval import Doubles, Rows, Singles
 
@@ -47,7 +46,7 @@ def topk(queries: Any, index: CosineIndex | Any, k: int) -> Neighbours:
     k < 1.
     """
     known = _index(index)
-    asked = np.asarray(here(queries), np.float32)
+    asked = np.asarray(queries, np.float32)
     asked = scaled(matrix("queries", asked[None] if asked.ndim == 1 else asked))
     if asked.shape[1] != known.dimensions:
         raise ValueError(f"queries of {asked.shape[1]} columns, an index of {known.dimensions}")

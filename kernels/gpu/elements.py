@@ -7,7 +7,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from kernels.gpu.runtime import Buffer, Runtime
+from kernels.gpu.runtime import Buffer
 
 BFLOAT16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
 FLOAT32 = np.dtype(np.float32)
@@ -39,16 +39,13 @@ def pack(dtype: np.dtype[Any], columns: int, *addresses: int) -> dict[str, int |
     return {"PACK": width} if aligned else {}
 
 
+NAMES = "float32", "float16", "bfloat16", RAW16.name
+"""The types by their names, for `kernels.arrays`."""
+
+
 def address(buffer: Buffer) -> int:
     """Where a buffer lies in the device's memory."""
     return int(buffer.__cuda_array_interface__["data"][0])
-
-
-def on_device(runtime: Runtime, x: Any) -> Buffer:
-    """The device's memory of `x`: borrowed if it lies there, else a copy."""
-    if hasattr(x, "__cuda_array_interface__"):
-        return runtime.borrow(x)
-    return runtime.send(np.ascontiguousarray(x))
 
 
 def ceil_div(n: int, by: int) -> int:
