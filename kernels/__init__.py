@@ -20,6 +20,17 @@ from kernels.calls.drift import (
     load,
     psi_rows,
 )
+from kernels.calls.models import (
+    LinearModel,
+    Tree,
+    TreeEnsemble,
+    ensemble,
+    linear_margins,
+    trees_sum,
+)
+from kernels.calls.neural import attention, gelu, layer_norm, matmul, softmax
+from kernels.calls.quantised import Int8Linear, linear_int8, quantised
+from kernels.calls.retrieval import CosineIndex, Neighbours, topk
 from kernels.cpu.distances import Distances
 from kernels.cpu.histogram import tally
 from kernels.cpu.moments import add_moments, mean_and_variance, no_ranges
@@ -28,18 +39,27 @@ from kernels.gpu.runtime import DeviceFailed, NoGpu, OutOfMemory
 from kernels.reference import bin_index, histogram, js, ks, psi
 
 __all__ = [
+    "CosineIndex",
     "Device",
     "DeviceFailed",
     "Distances",
+    "Int8Linear",
+    "LinearModel",
+    "Neighbours",
     "NoGpu",
     "OutOfMemory",
     "Segments",
+    "Tree",
+    "TreeEnsemble",
     "accumulate",
     "add",
     "add_moments",
     "all_reduce",
+    "attention",
     "bin_index",
     "distances",
+    "ensemble",
+    "gelu",
     "histogram",
     "histograms",
     "in_use",
@@ -47,17 +67,25 @@ __all__ = [
     "js_rows",
     "ks",
     "ks_rows",
+    "layer_norm",
+    "linear_int8",
+    "linear_margins",
     "load",
+    "matmul",
     "mean_and_variance",
     "no_ranges",
     "psi",
     "psi_rows",
+    "quantised",
     "reduce",
     "scan",
     "segmented_scan",
     "segments",
+    "softmax",
     "spmv",
     "tally",
+    "topk",
+    "trees_sum",
     "use",
     "used",
     "windows",
