@@ -19,7 +19,7 @@
 #define QUERIES 1  // of a block of topk_scan, at most 8
 #endif
 #define WARPS 8
-#if DIM * QUERIES <= 768
+#if DIM * QUERIES <= 768 && LIST == 32
 #define QUERY(q, i) query[q][i]
 #define SHARED_QUERIES 0
 #else  // too many registers: from shared memory
@@ -51,7 +51,7 @@ __device__ __forceinline__ float eight_sums(float (&value)[8], int lane)
 
 // vectors: (n, columns), inverse: (n,), queries: (count, columns); columns: a multiple of 4, rows 16-byte aligned.
 // lists: (count, gridDim.x, LIST). Block: 256. Grid: (any, ceil(count / QUERIES)).
-// Shared: WARPS * QUERIES * 2 * LIST keys; if DIM * QUERIES > 768, then DIM * QUERIES floats.
+// Shared: WARPS * QUERIES * 2 * LIST keys; if SHARED_QUERIES, then DIM * QUERIES floats.
 extern "C" __global__ void __launch_bounds__(256, 2)
     topk_scan(const float *vectors, const float *inverse, const float *queries, Key *lists, int n, int count,
               int columns, int k)

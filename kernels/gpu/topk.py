@@ -47,10 +47,12 @@ def candidates(
         shared = each * 2 * length * 8 + 4 * _TILE_FLOATS
         most_lists = ceil_div(n, 128)
     else:
-        each = 1 if count == 1 else 2 if count == 2 else 4
+        each = min(4 if length < 128 else 2, 1 << (count - 1).bit_length())
         dim = ceil_div(columns, 128) * 128
         kernel = runtime.kernel("topk.cu", "topk_scan", LIST=length, DIM=dim, QUERIES=each)
-        shared = 8 * each * 2 * length * 8 + (4 * dim * each if dim * each > 768 else 0)
+        shared = 8 * each * 2 * length * 8 + (
+            0 if dim * each <= 768 and length == 32 else 4 * dim * each
+        )
     lists = min(most_lists, 2 * runtime.properties.multiprocessors)
     kept = runtime.empty((count, lists, length), np.uint64)
     kernel(

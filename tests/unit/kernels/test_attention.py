@@ -71,7 +71,11 @@ def test_a_nan_stays_in_its_row(runtime: Runtime) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(
-    st.integers(1, 3), st.integers(0, 90), st.integers(1, 90), st.sampled_from([1, 7, 64]), st.booleans()
+    st.integers(1, 3),
+    st.integers(0, 90),
+    st.integers(1, 90),
+    st.sampled_from([1, 7, 64]),
+    st.booleans(),
 )
 def test_any_shape_on_the_processor(
     heads: int, queries: int, keys: int, d: int, causal: bool

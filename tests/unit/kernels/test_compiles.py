@@ -28,7 +28,9 @@ def test_every_source_and_kernel_has_a_budget() -> None:
     assert sources == {budget.source for budget in BUDGETS}
     for source in sources:
         declared = set(
-            re.findall(r"__global__ void[^(;]*?(?:\([^)]*\)\s*)?(\w+)\(", source_text(source))
+            re.findall(
+                r"__global__ void\s+(?:__launch_bounds__\([^)]*\)\s*)?(\w+)\(", source_text(source)
+            )
         )
         budgeted = {name for b in BUDGETS if b.source == source for name in b.kernels}
         assert declared <= budgeted, f"{source}: no budget for {declared - budgeted}"

@@ -36,9 +36,7 @@ def check(found: np.ndarray, a: np.ndarray, b: np.ndarray, dtype: Any) -> None:
 
 @pytest.mark.parametrize("step", matmul.STEPS)
 @pytest.mark.parametrize(("m", "n", "k"), SHAPES)
-def test_each_float32_step_multiplies(
-    runtime: Runtime, step: str, m: int, n: int, k: int
-) -> None:
+def test_each_float32_step_multiplies(runtime: Runtime, step: str, m: int, n: int, k: int) -> None:
     a, b = pair(m, n, k, np.float32)
     check(matmul.matmul(runtime, runtime.send(a), runtime.send(b), step).get(), a, b, np.float32)
 

@@ -19,7 +19,7 @@ from kernels.reference import neural as reference
 
 DTYPES = [np.float32, np.float16, ml_dtypes.bfloat16]
 TOLERANCE = {np.float32: 2e-6, np.float16: 2e-3, ml_dtypes.bfloat16: 1.6e-2}
-"""Relative to the result, or to 1: a few units in the last place, float32's sums over 5000 columns included."""
+"""Relative to the result, or to 1: a few units in the last place, sums over 5000 columns included."""
 SHAPES = [(1, 1), (3, 33), (9, 256), (2, 1000), (2, 5000), (1, 4099)]
 """Rows in registers with and without whole packs, and rows of a block's own."""
 
@@ -36,15 +36,15 @@ def values(shape: tuple[int, ...], dtype: Any, seed: int = 0) -> np.ndarray:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_kernels_follow_the_reference(
-    runtime: Runtime, shape: tuple[int, int], dtype: Any
-) -> None:
+def test_kernels_follow_the_reference(runtime: Runtime, shape: tuple[int, int], dtype: Any) -> None:
     x, weight, bias = values(shape, dtype), values(shape[1:], dtype, 1), values(shape[1:], dtype, 2)
     sent = runtime.send(x)
     close(gpu.softmax(runtime, sent).get(), reference.softmax(x), dtype)
     scaled = gpu.layer_norm(runtime, sent, runtime.send(weight), runtime.send(bias)).get()
     want = reference.layer_norm(x, weight, bias)
-    assert np.allclose(scaled.astype(float), want, rtol=2 * TOLERANCE[dtype], atol=2 * TOLERANCE[dtype])
+    assert np.allclose(
+        scaled.astype(float), want, rtol=2 * TOLERANCE[dtype], atol=2 * TOLERANCE[dtype]
+    )
     for tanh in (False, True):
         close(gpu.gelu(runtime, sent, tanh=tanh).get(), reference.gelu(x, tanh=tanh), dtype)
         both = x.astype(np.float64) + bias.astype(np.float64)
