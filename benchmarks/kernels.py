@@ -1,6 +1,8 @@
-"""The kernels against NumPy: `python -m benchmarks.kernels [--quick] [--json FILE]`.
+"""The kernels against their peers: `python -m benchmarks.kernels [--quick] [--device DEVICE] [--json FILE]`.
 
 One core, the best of several runs of each contender, taken in turn; all results are checked for equality.
+With a GPU (`--device cuda`, or `auto` where there is one) a row for each step of each kernel, and for torch
+and CuPy where they can be imported; only there its goals are judged. The emulator shows equal results alone.
 """
 
 from __future__ import annotations
@@ -12,11 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 
 import kernels
+from benchmarks import kernel_table
 from benchmarks.harness import Goal, console, finish, show_table
+from infra.settings import DEVICES
 from kernels import reference
 from kernels.cpu.projection import cosine_distance, reconstruction_error
+from kernels.devices import chosen
+from kernels.dispatch import Device
+from kernels.tuner.roofline import plot
 from schemas.catalogue import MODEL_VERSIONS, SKETCHES
 from schemas.event import Event, derive
 from streams.reference import DECIMALS
@@ -35,10 +43,13 @@ Work = Callable[[], Any]
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.kernels", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a tenth of the data")
+    parser.add_argument("--device", choices=DEVICES, default="auto", help="beside the processor")
+    parser.add_argument("--roofline", type=Path, help="draw the kernels under their roof (PNG)")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     arguments = parser.parse_args()
     rows = 200_000 if arguments.quick else 2_000_000
     out = console()
+    device = chosen(arguments.device)
     figures = {
         "histogram": _histogram(rows),
         "histogram, rows of 4 windows mixed": _mixed(rows),
@@ -71,11 +82,44 @@ def main() -> int:
             per_window <= MS_PER_WINDOW,
         ),
     ]
+    all_rows, more_goals = _all_kernels(out, device, arguments.quick, arguments.roofline)
     report = {
         name: {"values_per_s": units / mine, "times_numpy": peer / mine}
         for name, (units, mine, peer, _) in figures.items()
     }
-    return finish(out, goals, {**report, "ms_per_window": per_window}, arguments.json)
+    report |= {"ms_per_window": per_window, "kernels": all_rows}  # type: ignore[dict-item]
+    return finish(out, goals + more_goals, report, arguments.json)
+
+
+def _all_kernels(
+    out: Console, device: Device | None, quick: bool, picture: Path | None
+) -> tuple[list[dict[str, Any]], list[Goal]]:
+    """The table of every kernel, here and on a device; the roofline of what was timed last."""
+    rows = kernel_table.on_processor(kernel_table.SIZES["quick" if quick else "cpu"])
+    goals: list[Goal] = []
+    where, roof = "cpu", kernel_table.processor_roof()
+    if device is not None:
+        n = kernel_table.SIZES["quick" if quick and device.kind == "cuda" else device.kind]
+        on_device, goals, device_roof = kernel_table.on_device(device, n)
+        rows += on_device
+        if device.kind == "cuda":
+            where, roof = "cuda", device_roof
+    else:
+        out.print("no GPU: the table has the processor's rows alone", highlight=False)
+    show_table(out, "All kernels", kernel_table.HEADER, [row.cells for row in rows])
+    out.print(
+        f"{roof.device}: {roof.bandwidth / 1e9:.1f} GB/s, {roof.peak / 1e9:,.0f} G operations/s"
+        f" ({roof.how})",
+        highlight=False,
+    )
+    if picture is not None:
+        plot(kernel_table.points(rows, where), roof, picture)
+    said = [
+        {"kernel": r.case.name, "shape": r.case.shape, "on": r.where, "by": r.name}
+        | {"seconds": r.seconds, "bytes": r.case.bytes, "operations": r.case.operations}
+        for r in rows
+    ]
+    return said, goals
 
 
 Figures = tuple[int, float, float, str]

@@ -10,6 +10,8 @@ from pathlib import Path
 HOST = "127.0.0.1"
 BROKER_PORTS = (19092, 29092, 39092)
 CONTROLLER_PORTS = (19093, 29093, 39093)
+DEVICES = ("auto", "cpu", "cuda", "emulator")
+"""What may run the kernels: a GPU if there is one, the processor, a GPU, CUDA's sources on the processor."""
 
 
 class SettingsError(ValueError):
@@ -38,7 +40,7 @@ class Settings:
     window_workers: int = 1
     """Processes that share the partitions of the drift windows, 1 to 8."""
     device: str = "auto"
-    """What large batches run on: auto (a GPU if there is one), cpu, cuda, emulator; see `kernels.devices`."""
+    """What runs the kernels on large batches: one of DEVICES."""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Settings:
@@ -61,6 +63,8 @@ class Settings:
             raise SettingsError(
                 f"DRIFTLOG_WINDOW_WORKERS={settings.window_workers}: must lie between 1 and 8"
             )
+        if settings.device not in DEVICES:
+            raise SettingsError(f"DRIFTLOG_DEVICE={settings.device!r}: one of {', '.join(DEVICES)}")
         return dataclasses.replace(
             settings,
             home=settings.home.expanduser().absolute(),

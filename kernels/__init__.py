@@ -14,6 +14,7 @@ from kernels.calls.blocks import (
 from kernels.calls.drift import (
     accumulate,
     distances,
+    histogram,
     histograms,
     js_rows,
     ks_rows,
@@ -34,11 +35,12 @@ from kernels.calls.retrieval import CosineIndex, Neighbours, topk
 from kernels.cpu.distances import Distances
 from kernels.cpu.histogram import tally
 from kernels.cpu.moments import add_moments, mean_and_variance, no_ranges
-from kernels.dispatch import Device, in_use, use, used
+from kernels.dispatch import CPU, Device, in_use, use, used
 from kernels.gpu.runtime import DeviceFailed, NoGpu, OutOfMemory
-from kernels.reference import bin_index, histogram, js, ks, psi
+from kernels.reference import bin_index, js, ks, psi
 
 __all__ = [
+    "CPU",
     "CosineIndex",
     "Device",
     "DeviceFailed",

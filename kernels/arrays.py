@@ -7,7 +7,6 @@ which are used where they lie and never copied. Mixing both in a call is refused
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -37,11 +36,8 @@ def taken(x: Any, name: str, kinds: tuple[str, ...] = NUMBERS, ndim: int = 1) ->
 
     Raises TypeError for another dtype, ValueError for another number of dimensions.
     """
-    if hasattr(x, "__cuda_array_interface__"):
-        shape, dtype, _ = borrowed(x)
-    else:
-        x = _here(x)
-        shape, dtype = x.shape, x.dtype
+    x = array(x)
+    shape, dtype = shape_of(x), dtype_of(x)
     if dtype.name not in kinds:
         raise TypeError(f"{name}: {dtype} is none of {', '.join(kinds)}")
     if len(shape) != ndim:
@@ -51,7 +47,10 @@ def taken(x: Any, name: str, kinds: tuple[str, ...] = NUMBERS, ndim: int = 1) ->
     return x
 
 
-def _here(x: Any) -> Array:
+def array(x: Any) -> Any:
+    """`x` as a contiguous NumPy array of this processor's byte order, or as it is if it lies on a GPU."""
+    if hasattr(x, "__cuda_array_interface__"):
+        return x
     if not hasattr(x, "__array__") and hasattr(x, "__dlpack__"):
         x = np.from_dlpack(x)
     if isinstance(x, np.ndarray) and x.flags.c_contiguous and x.dtype.isnative:
@@ -66,16 +65,22 @@ def dtype_of(x: Any) -> np.dtype[Any]:
 
 
 def shape_of(x: Any) -> tuple[int, ...]:
-    """Of what `taken` gave."""
-    return borrowed(x)[0] if hasattr(x, "__cuda_array_interface__") else x.shape
+    """Of an array here or on a GPU."""
+    return borrowed(x)[0] if hasattr(x, "__cuda_array_interface__") else np.shape(x)
 
 
-def same(check: Callable[[Any], object], what: str, **arrays: Any) -> None:
-    """Raises ValueError unless `check` gives the same for all of them."""
-    found = {name: check(x) for name, x in arrays.items()}
+def same_shape(**arrays: Any) -> None:
+    """Raises ValueError unless all have one shape."""
+    found = {name: shape_of(x) for name, x in arrays.items()}
     if len(set(found.values())) > 1:
-        said = ", ".join(f"{name} {value}" for name, value in found.items())
-        raise ValueError(f"{what} differ: {said}")
+        raise ValueError(f"shapes differ: {', '.join(f'{name} {s}' for name, s in found.items())}")
+
+
+def same_dtype(**arrays: Any) -> None:
+    """Raises TypeError unless all have one dtype."""
+    found = {name: dtype_of(x) for name, x in arrays.items()}
+    if len(set(found.values())) > 1:
+        raise TypeError(f"dtypes differ: {', '.join(f'{name} {d}' for name, d in found.items())}")
 
 
 def on(runtime: Runtime, x: Any) -> Buffer:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Literal, get_args
+from pathlib import Path
 
 import numpy as np
 
+from infra.settings import DEVICES
 from kernels.cpu import distances as cpu_distances
 from kernels.cpu import histogram as cpu_histogram
 from kernels.dispatch import Device
 from kernels.gpu import distances, histogram
-from kernels.gpu.emulator import Emulator
+from kernels.gpu.emulator import Emulator, cache_folder
 from kernels.gpu.pycuda import PyCuda
 from kernels.gpu.runtime import DeviceFailed, NoGpu, Runtime
+from kernels.tuner.search import Cache
+from kernels.tuner.tunables import TUNABLES
 
-Choice = Literal["auto", "cpu", "cuda", "emulator"]
-CHOICES: tuple[str, ...] = get_args(Choice)
 SIZES = tuple(1 << power for power in range(14, 23, 2))
 """Batches that are tried to find out from where on the device is faster."""
 
@@ -31,19 +32,25 @@ def chosen(choice: str) -> Device | None:
     Raises NoGpu for 'cuda' without one and for 'emulator' without g++, ValueError for an unknown choice.
     Opening a GPU takes seconds: kernels are compiled, and it is measured against the processor.
     """
-    if choice not in CHOICES:
-        raise ValueError(f"DRIFTLOG_DEVICE={choice!r}: one of {', '.join(CHOICES)}")
+    if choice not in DEVICES:
+        raise ValueError(f"DRIFTLOG_DEVICE={choice!r}: one of {', '.join(DEVICES)}")
     if choice == "cpu":
         return None
     if choice == "emulator":
         return Device(Emulator(), "emulator", otherwise=1)
     try:
         runtime = PyCuda()
+        Cache(tuned_file()).load(runtime, TUNABLES)
         return Device(runtime, "cuda", faster_from(runtime))
     except (NoGpu, DeviceFailed):
         if choice == "cuda":
             raise
         return None
+
+
+def tuned_file() -> Path:
+    """Where launch parameters that were found on this machine are kept."""
+    return cache_folder() / "tuned.json"
 
 
 def faster_from(runtime: Runtime) -> dict[str, float]:

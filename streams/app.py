@@ -14,6 +14,7 @@ import kernels
 from infra.settings import HOST, Settings
 from streams import batch, log
 from streams.control import ControlPlane
+from streams.device import export_calls, use_device
 from streams.fold import Fold, Projector
 from streams.folds import control_folds, worker_folds
 from streams.lag import LagMeter
@@ -129,6 +130,8 @@ def run_windows(settings: Settings, tasks: Sequence[Task], name: str, base_port:
     from streams.window_worker import WindowWorker  # compiled loops: only who needs them waits
 
     stop = _stop_on_signals()
+    use_device(settings)
+    export_calls()
     unreadable = Counter("driftlog_windows_unreadable", "Records that are no event.", ["topic"])
 
     def on_bad(partition: log.Partition, bad: Sequence[Any]) -> None:
@@ -185,6 +188,8 @@ def run_control(
     group: str = CONTROL_GROUP,
 ) -> None:
     """Scoring and the retrain policy of every task, and the folds `more`, until SIGTERM."""
+    use_device(settings)
+    export_calls()
     kernels.load()
     codec = log.connect_codec(settings, tasks)
     folds = [*control_folds(tasks, settings.partitions), *more]

@@ -156,9 +156,11 @@ def _replay(
     from driftlog.settled import live_folds
     from streams import log
     from streams.canonical import fingerprint, plain
+    from streams.device import use_device
     from streams.side_by_side import Plan, rebuild_all
 
     settings = instance.settings()
+    use_device(settings)
     tasks = instance.tasks(settings)
     driven = list(live_folds(settings, tasks).values())
     windows = {f"{task.name}.windows": task for task in tasks}
@@ -229,8 +231,10 @@ def _verify(names: list[str], as_json: bool) -> None:
     from driftlog import instance, verify
     from driftlog.settled import wait_settled
     from streams import log
+    from streams.device import use_device
 
     settings = instance.settings()
+    use_device(settings)
     tasks = instance.tasks(settings)
     codec = log.connect_codec(settings, tasks)
     folds = _chosen(verify.all_folds(settings, tasks), names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -50,10 +51,12 @@ def similar(
     """
     from driftlog import instance
     from driftlog.cli.replay import parse_time
-    from driftlog.device import use_device
+    from streams.device import use_device
     from streams.replay import Until
 
     settings = instance.settings()
+    if device is not None:
+        settings = _on(settings, device)
     known = {one.name: one for one in instance.tasks(settings)}
     if task not in known:
         raise CliError(f"name one of the tasks that are up: {', '.join(known) or 'none is'}")
@@ -64,9 +67,17 @@ def similar(
     until = Until(
         None if to is None else parse_time(to), None if known_at is None else parse_time(known_at)
     )
-    use_device(settings, device)
+    use_device(settings)
     found = _read(settings, chosen, until, by, as_json)
     _show(found, prediction_id, k, as_json)
+
+
+def _on(settings: Settings, device: str) -> Settings:
+    from infra.settings import DEVICES
+
+    if device not in DEVICES:
+        raise CliError(f"--device {device}: one of {', '.join(DEVICES)}")
+    return dataclasses.replace(settings, device=device)
 
 
 def _read(

@@ -39,8 +39,8 @@ def add(a: Any, b: Any) -> Any:
     """a + b, both (n,) of one dtype. Raises TypeError or ValueError for what does not fit."""
     there = arrays.resident(a=a, b=b)
     a, b = arrays.taken(a, "a"), arrays.taken(b, "b")
-    arrays.same(arrays.shape_of, "shapes", a=a, b=b)
-    arrays.same(arrays.dtype_of, "dtypes", a=a, b=b)
+    arrays.same_shape(a=a, b=b)
+    arrays.same_dtype(a=a, b=b)
 
     def on_device(runtime: Runtime) -> Any:
         if there:
@@ -163,7 +163,7 @@ def windows(times: Any, size: int, values: Any) -> Segments:
     times, values = arrays.taken(times, "times", ("int64",)), arrays.taken(values, "values")
     if arrays.resident(times=times, values=values):
         raise TypeError("times and values: windows are cut on this processor; pass NumPy arrays")
-    arrays.same(len, "lengths", times=times, values=values)
+    arrays.same_shape(times=times, values=values)
     starts = times // size * size
     if np.any(starts[1:] < starts[:-1]):
         order = np.argsort(starts, kind="stable")
@@ -182,8 +182,8 @@ def spmv(offsets: Any, columns: Any, values: Any, x: Any) -> Any:
     offsets = arrays.taken(offsets, "offsets", ("int64",))
     columns = arrays.taken(columns, "columns", ("int32",))
     values, x = (arrays.taken(v, name, arrays.FLOATS) for v, name in ((values, "values"), (x, "x")))
-    arrays.same(arrays.dtype_of, "dtypes", values=values, x=x)
-    arrays.same(arrays.shape_of, "shapes", columns=columns, values=values)
+    arrays.same_dtype(values=values, x=x)
+    arrays.same_shape(columns=columns, values=values)
     if not there:
         _check_csr(offsets, columns, len(x))
 
@@ -216,7 +216,7 @@ def _run(
 def _keyed(keys: Any, x: Any) -> tuple[bool, Any, Any]:
     there = arrays.resident(keys=keys, x=x)
     keys, x = arrays.taken(keys, "keys", ("int64",)), arrays.taken(x, "x")
-    arrays.same(arrays.shape_of, "shapes", keys=keys, x=x)
+    arrays.same_shape(keys=keys, x=x)
     return there, keys, x
 
 
@@ -249,8 +249,8 @@ def all_reduce(buffers: Sequence[Any]) -> None:
         taken = arrays.taken(buffer, name)
         if not there and taken is not buffer:
             raise TypeError(f"{name}: a contiguous NumPy array expected, to be changed in place")
-    arrays.same(arrays.shape_of, "shapes", **named)
-    arrays.same(arrays.dtype_of, "dtypes", **named)
+    arrays.same_shape(**named)
+    arrays.same_dtype(**named)
     if there:
         dispatch.run(
             "all_reduce",

@@ -22,7 +22,7 @@ from kernels.cpu import neural as cpu
 from kernels.gpu import attention as gpu_attention
 from kernels.gpu import matmul as gpu_matmul
 from kernels.gpu import rows as gpu_rows
-from kernels.gpu.elements import FLOAT32, NAMES, ceil_div, element
+from kernels.gpu.elements import FLOAT32, NAMES, ceil_div
 from kernels.gpu.runtime import Buffer, Runtime
 
 Result: TypeAlias = Any
@@ -33,7 +33,7 @@ def matmul(a: Any, b: Any) -> Result:
     """(m, n) = a (m, k) times b (k, n). On a GPU, 16-bit operands need k and n in multiples of 8."""
     there = arrays.resident(a=a, b=b)
     left, right = arrays.taken(a, "a", NAMES, 2), arrays.taken(b, "b", NAMES, 2)
-    arrays.same(arrays.dtype_of, "types", a=left, b=right)
+    arrays.same_dtype(a=left, b=right)
     (m, k), (rows, n) = arrays.shape_of(left), arrays.shape_of(right)
     if k != rows:
         raise ValueError(f"a has {k} columns and b {rows} rows")
@@ -101,7 +101,7 @@ def attention(
     """
     there = arrays.resident(q=q, k=k, v=v)
     operands = tuple(arrays.taken(x, n, NAMES, 3) for n, x in (("q", q), ("k", k), ("v", v)))
-    arrays.same(arrays.dtype_of, "types", **dict(zip("qkv", operands, strict=True)))
+    arrays.same_dtype(**dict(zip("qkv", operands, strict=True)))
     (heads, queries, d), keys, values = map(arrays.shape_of, operands)
     if keys != values or keys[0] != heads or keys[2] != d or not keys[1] or not d:
         raise ValueError(f"q, k and v have the shapes {(heads, queries, d)}, {keys} and {values}")
@@ -149,7 +149,7 @@ def _row_wise(
     there = arrays.resident(x=x, **vectors)
     given = arrays.taken(x, "x", NAMES, len(shape))
     shared = [arrays.taken(vector, key, NAMES) for key, vector in vectors.items()]
-    arrays.same(lambda v: element(arrays.dtype_of(v)), "types", x=given, **vectors)
+    arrays.same_dtype(x=given, **dict(zip(vectors, shared, strict=True)))
     if there:
         if len(shape) != 2:
             raise ValueError(f"x has the shape {shape} on a GPU; it needs two axes there")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from kernels.gpu.runtime import Buffer, Runtime
+from kernels.gpu.tuned import parameter
 from kernels.gpu.types import blocks_for, line, vector
 
 STEPS = "vector_add_scalar", "vector_add"
@@ -20,11 +21,12 @@ def add(
     out: Buffer | None = None,
     *,
     step: str = STEPS[-1],
-    threads: int = THREADS,
+    threads: int | None = None,
 ) -> Buffer:
     """a + b into `out`; both (n,), of one dtype, aligned to 16 bytes. Checked by the caller."""
     n = a.shape[0]
     out = runtime.empty(n, a.dtype) if out is None else out
+    threads = threads or parameter(runtime, "add", n, "threads", THREADS)
     if n == 0:
         return out
     width = 16 // a.dtype.itemsize if step == "vector_add" else 1

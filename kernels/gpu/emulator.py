@@ -33,6 +33,7 @@ from kernels.gpu.runtime import (
     Size,
     borrowed,
     macros_of,
+    same_size,
     source_text,
     with_macros,
 )
@@ -127,6 +128,10 @@ class Emulator:
     def borrow(self, x: Any) -> HostBuffer:
         shape, dtype, address = borrowed(x)
         return HostBuffer(address, shape, dtype, keep=x)
+
+    def copy(self, source: Any, target: Any) -> None:
+        same_size(source, target)
+        ctypes.memmove(target.address, source.address, source.nbytes)
 
     def timed(self, work: Callable[[], object]) -> float:
         begin = time.perf_counter()

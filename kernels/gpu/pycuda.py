@@ -29,6 +29,7 @@ from kernels.gpu.runtime import (
     array_interface,
     borrowed,
     macros_of,
+    same_size,
     shape_of,
     source_options,
     source_text,
@@ -109,6 +110,12 @@ class PyCuda:
     def borrow(self, x: Any) -> CudaBuffer:
         shape, dtype, address = borrowed(x)
         return CudaBuffer(self, address, shape, dtype, keep=x)
+
+    def copy(self, source: Any, target: Any) -> None:
+        same_size(source, target)
+        if source.nbytes:
+            with self.current():
+                self.cuda.memcpy_dtod_async(target.address, source.address, source.nbytes)
 
     def timed(self, work: Callable[[], object]) -> float:
         with self.current():

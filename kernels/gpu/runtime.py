@@ -125,6 +125,9 @@ class Runtime(Protocol):
         Raises ValueError for one that is not contiguous in C order.
         """
 
+    def copy(self, source: Buffer, target: Buffer) -> None:
+        """Bytes of one buffer into another of the same size; raises ValueError for another size."""
+
     def timed(self, work: Callable[[], object]) -> float:
         """Seconds that the device took for what `work` launched."""
 
@@ -158,6 +161,12 @@ def source_options(text: str) -> list[str]:
 def shape_of(shape: Shape) -> tuple[int, ...]:
     """A shape as a tuple."""
     return (shape,) if isinstance(shape, int) else tuple(shape)
+
+
+def same_size(source: Buffer, target: Buffer) -> None:
+    """Raises ValueError unless both have as many bytes."""
+    if source.nbytes != target.nbytes:
+        raise ValueError(f"{source.nbytes:,} bytes into {target.nbytes:,}")
 
 
 def array_interface(shape: tuple[int, ...], dtype: np.dtype[Any], address: int) -> dict[str, Any]:

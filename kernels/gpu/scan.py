@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from kernels.gpu.runtime import Buffer, Runtime
+from kernels.gpu.tuned import parameter
 from kernels.gpu.types import element_and_sum, line, wider
 
 THREADS = 256
@@ -19,7 +20,7 @@ def scan(
     exclusive: bool = False,
     deterministic: bool = False,
     out: Buffer | None = None,
-    threads: int = THREADS,
+    threads: int | None = None,
 ) -> Buffer:
     """Prefix sums of x, (n,), in its dtype; integers wrap around. Floats are summed in float64.
 
@@ -28,6 +29,7 @@ def scan(
     """
     n = x.shape[0]
     out = runtime.empty(n, x.dtype) if out is None else out
+    threads = threads or parameter(runtime, "scan", n, "threads", THREADS)
     if n == 0:
         return out
     macros = element_and_sum(x.dtype) | {"EXCLUSIVE": int(exclusive), "THREADS": threads}

@@ -55,6 +55,7 @@ def test_an_empty_variable_is_not_set() -> None:
         ("DRIFTLOG_PORT_OFFSET", "-1"),
         ("DRIFTLOG_PORT_OFFSET", "20001"),
         ("DRIFTLOG_BROKER_HEAP_MB", "1.5"),
+        ("DRIFTLOG_DEVICE", "gpu"),
     ],
 )
 def test_a_wrong_value_is_named(name: str, value: str) -> None:

@@ -35,6 +35,7 @@ SUMS: list[dict[str, int | str]] = [
     {"T": "int", "ACC": "long long"},
     {"T": "long long", "ACC": "long long"},
 ]
+HISTOGRAMS = {"histogram": 40, "histogram_all": 40, "histogram_rows": 40}
 REDUCTIONS = {"reduce_atomic": 32, "reduce_tree": 32, "reduce_warp": 32, "reduce_vector": 40}
 
 ELEMENTS: list[tuple[dict[str, int | str], dict[str, int | str]]] = [
@@ -72,8 +73,7 @@ BUDGETS: list[Budget] = [
     *(Budget("segments.cu", sums, {"segmented_scan": 64, "segmented_sums": 64}) for sums in SUMS),
     *(Budget("spmv.cu", sums, {"spmv_scalar": 32, "spmv_warp": 32}) for sums in SUMS[:2]),
     *(Budget("ring.cu", {"T": sums["T"]}, {"ring_reduce": 32, "ring_gather": 32}) for sums in SUMS),
-    Budget("histogram.cu", {"T": "float"}, {"histogram": 32, "histogram_all": 32}),
-    Budget("histogram.cu", {"T": "double"}, {"histogram": 32, "histogram_all": 32}),
+    *(Budget("histogram.cu", {"T": t}, HISTOGRAMS) for t in ("float", "double")),
     # A row a thread, two compensated sums in float64: latency is hidden by arithmetic, not by warps.
     Budget("distances.cu", {}, {"distances": 64}),
     *(

@@ -10,6 +10,8 @@ from kernels.gpu import nvcc
 from kernels.gpu.runtime import source_text
 from tests.unit.kernels.budgets import BUDGETS, Budget
 
+_KERNEL = re.compile(r"__global__ void\s+(?:__launch_bounds__\s*\([^;{]*?\)\s+)?(\w+)\(")
+
 
 @pytest.mark.parametrize("budget", BUDGETS, ids=str)
 def test_it_compiles_within_its_budget(budget: Budget) -> None:
@@ -27,11 +29,7 @@ def test_every_source_and_kernel_has_a_budget() -> None:
     sources = {path.name for path in nvcc.SOURCES.glob("*.cu")}
     assert sources == {budget.source for budget in BUDGETS}
     for source in sources:
-        declared = set(
-            re.findall(
-                r"__global__ void\s+(?:__launch_bounds__\([^)]*\)\s*)?(\w+)\(", source_text(source)
-            )
-        )
+        declared = set(_KERNEL.findall(source_text(source)))
         budgeted = {name for b in BUDGETS if b.source == source for name in b.kernels}
         assert declared <= budgeted, f"{source}: no budget for {declared - budgeted}"
 

@@ -120,7 +120,7 @@ def test_what_does_not_fit_is_refused_with_its_shape() -> None:
         kernels.matmul(a[0], b)
     with pytest.raises(TypeError, match="float64"):
         kernels.matmul(a.astype(np.float64), b)
-    with pytest.raises(ValueError, match="types differ"):
+    with pytest.raises(TypeError, match="dtypes differ"):
         kernels.matmul(a, b.astype(np.float16))
 
 

@@ -1,0 +1,1 @@
+"""Which launch parameters are fast on a device: occupancy, a search with a memory, and the roofline."""
