@@ -47,11 +47,7 @@ def from_sklearn(model: Any) -> TreeModel:
         return _histogram_boosting(model)
     if hasattr(model, "estimators_") and hasattr(model, "_raw_predict_init"):
         return _boosting(model)
-    if (
-        hasattr(model, "estimators_")
-        and hasattr(model, "bootstrap")
-        and hasattr(model, "max_depth")
-    ):
+    if hasattr(model, "n_outputs_") and hasattr(next(iter(model.estimators_), None), "tree_"):
         return _forest(model)
     raise NotSupported(f"{type(model).__name__} is no ensemble of trees that is scored here")
 

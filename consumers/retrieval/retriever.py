@@ -51,6 +51,8 @@ class Retriever:
 
         Raises ValueError for another length, a vector that is not finite, or k < 1.
         """
+        if not self._keys:
+            return []
         found = topk(np.asarray(vector, np.float32), self._index, k + len(without))
         hits = (
             Hit(self._keys[row], self._times[row], cosine)

@@ -67,7 +67,7 @@ def similar(
     until = Until(
         None if to is None else parse_time(to), None if known_at is None else parse_time(known_at)
     )
-    use_device(settings)
+    use_device(settings, say=False)
     found = _read(settings, chosen, until, by, as_json)
     _show(found, prediction_id, k, as_json)
 

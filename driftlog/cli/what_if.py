@@ -54,7 +54,7 @@ def model_replay(
     settings = instance.settings()
     tasks = instance.tasks(settings)
     codec = log.connect_codec(settings, tasks)
-    use_device(settings)
+    use_device(settings, say=False)
     registry = replay.rebuild(settings.bootstrap, codec, [Registry()]).states["registry"]
     known = registry.versions.get(version)
     task = next((task for task in tasks if known and task.name == known.task), None)
