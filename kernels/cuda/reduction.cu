@@ -37,7 +37,13 @@ __device__ __forceinline__ ACC combined(ACC a, ACC b)
 #endif
 }
 
-// Any 8-byte value: there are atomics for some types and operations only.
+#if OP == 0
+__device__ void atomic_combine(double *address, double value) { atomicAdd(address, value); }
+__device__ void atomic_combine(long long *address, long long value)
+{
+    atomicAdd(reinterpret_cast<unsigned long long *>(address), static_cast<unsigned long long>(value));
+}
+#else  // minima and maxima of floats, in which a NaN stays, have no atomic of their own
 __device__ void atomic_combine(ACC *address, ACC value)
 {
     static_assert(sizeof(ACC) == 8, "the atomic exchanges eight bytes");
@@ -54,6 +60,7 @@ __device__ void atomic_combine(ACC *address, ACC value)
         seen = atomicCAS(bits, before, after);
     } while (seen != before);
 }
+#endif
 
 __device__ ACC by_tree(ACC mine, ACC *shared)
 {

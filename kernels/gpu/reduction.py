@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from kernels.gpu.runtime import Buffer, Runtime
-from kernels.gpu.types import VECTORS, blocks_for, code, element_and_sum, line, wider
+from kernels.gpu.types import VECTORS, aligned, blocks_for, code, element_and_sum, line, wider
 
 OPERATIONS = "sum", "min", "max"
 STEPS = "reduce_atomic", "reduce_tree", "reduce_warp", "reduce_vector"
@@ -44,6 +44,8 @@ class Reduction:
         threads: int = THREADS,
     ) -> None:
         self._x, self._n = x, np.int64(x.shape[0])
+        if step == "reduce_vector" and not aligned(x):
+            step = "reduce_warp"
         self._identity = identity(operation, x.dtype)
         self._kernel = runtime.kernel(
             "reduction.cu",

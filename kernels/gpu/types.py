@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from kernels.gpu.runtime import Size
+from kernels.gpu.runtime import Buffer, Size
 
 NAMES = {"f4": "float", "f8": "double", "i4": "int", "i8": "long long"}
 VECTORS = {"f4": "float4", "f8": "double2", "i4": "int4", "i8": "longlong2"}
@@ -44,6 +44,11 @@ def vector(dtype: np.dtype[Any]) -> dict[str, int | str]:
         "VECTOR": VECTORS[code(dtype)],
         "WIDE": int(dtype.itemsize == 4),
     }
+
+
+def aligned(*buffers: Buffer) -> bool:
+    """Whether vectors of 16 bytes may be loaded: of lent memory that is not certain."""
+    return all(b.__cuda_array_interface__["data"][0] % 16 == 0 for b in buffers)
 
 
 def line(blocks: int) -> Size:

@@ -160,6 +160,22 @@ def test_what_lies_on_the_device_is_used_there(in_use: kernels.Device, monkeypat
     assert max(map(np.prod, sent)) < 2000  # edges, not data
 
 
+@pytest.mark.parametrize("skipped", [1, 2, 3, 4])
+def test_lent_memory_may_begin_anywhere(in_use: kernels.Device, skipped: int) -> None:
+    whole = in_use.runtime.send(np.arange(3000, dtype=np.float32))
+
+    class Part:
+        __cuda_array_interface__ = whole.__cuda_array_interface__ | {
+            "shape": (3000 - skipped,),
+            "data": (whole.__cuda_array_interface__["data"][0] + 4 * skipped, False),
+        }
+
+    x = np.arange(skipped, 3000, dtype=np.float32)
+    assert np.array_equal(kernels.add(Part(), Part()).get(), x + x)
+    assert kernels.reduce(Part()) == x.sum(dtype=np.float64)
+    assert np.array_equal(kernels.scan(Part()).get(), np.cumsum(x, dtype=np.float64).astype("f4"))
+
+
 def test_what_lies_on_a_device_that_is_not_in_use_is_refused(emulator: Runtime) -> None:
     with pytest.raises(RuntimeError, match="lies on a GPU and none is in use"):
         kernels.scan(emulator.send(X))
