@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,9 +70,9 @@ def on_device(device: Device, n: int) -> tuple[list[Row], list[Goal], Roof]:
     for make in CASES:
         case = make(n)
         expected = result(case.cpu())
-        works = {name: prepare(device.runtime) for name, prepare in case.device.items()}
+        works = _prepared(case.device, device.runtime)
         if device.kind == "cuda":
-            works |= _peers(case)
+            works |= _prepared(case.device_peers)
         for name, work in works.items():
             if name in case.device:
                 assert case.same(result(work()), expected), f"{case.name}: {name} differs"
@@ -138,11 +138,12 @@ def _timed(runtime: Runtime, work: Callable[[], Any]) -> float:
     return min(runtime.timed(work) for _ in range(RUNS))
 
 
-def _peers(case: Case) -> dict[str, Work]:
+def _prepared(makers: Mapping[str, Callable[..., Work]], *arguments: Runtime) -> dict[str, Work]:
+    """Those whose libraries, or instructions, are there."""
     found = {}
-    for name, prepare in case.device_peers.items():
+    for name, prepare in makers.items():
         try:
-            found[name] = prepare()
+            found[name] = prepare(*arguments)
         except ImportError:
             continue
     return found

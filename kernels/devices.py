@@ -7,12 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from infra.settings import DEVICES
+from kernels.calls.cosine_index import CosineIndex
+from kernels.calls.models import Tree, ensemble, on_device
 from kernels.cpu import distances as cpu_distances
 from kernels.cpu import histogram as cpu_histogram
+from kernels.cpu import models as cpu_models
+from kernels.cpu import retrieval as cpu_retrieval
 from kernels.dispatch import Device
-from kernels.gpu import distances, histogram
+from kernels.gpu import distances, histogram, topk
 from kernels.gpu.emulator import Emulator, cache_folder
 from kernels.gpu.pycuda import PyCuda
 from kernels.gpu.runtime import DeviceFailed, NoGpu, Runtime
@@ -97,4 +102,43 @@ def _distances(runtime: Runtime, values: int) -> tuple[Callable[[], object], Cal
     )
 
 
-PROBES: dict[str, Probe] = {"histogram": _histogram, "distances": _distances}
+def _topk(runtime: Runtime, values: int) -> tuple[Callable[[], object], Callable[[], object]]:
+    """One query; the device has its copy of the index, as after the first search."""
+    index = CosineIndex(_noise(max(64, values // 384), 384))
+    query, inverse = index.vectors[:1], index.inverse.astype(np.float32)
+    vectors, scales = index.sent(runtime)
+    return (
+        lambda: topk.candidates(runtime, vectors, scales, runtime.send(query), 32),
+        lambda: cpu_retrieval.candidates(index.vectors, inverse, query, 32),
+    )
+
+
+def _trees(runtime: Runtime, values: int) -> tuple[Callable[[], object], Callable[[], object]]:
+    """100 trees of depth 5, filled, over 16 features."""
+    inner = np.arange(31)
+    leaves = np.full(32, -1)
+    tree = Tree(
+        feature=np.concatenate([inner % 16, leaves]),
+        threshold=np.zeros(63),
+        missing_left=np.zeros(63, np.bool_),
+        left=np.concatenate([2 * inner + 1, leaves]),
+        right=np.concatenate([2 * inner + 2, leaves]),
+        value=np.ones((63, 1), np.float32),
+    )
+    model, x = ensemble([tree] * 100, [0.0], 16, np.float32), _noise(-(-values // 100), 16)
+    return (
+        lambda: on_device(runtime, model, x),
+        lambda: cpu_models.trees_sum(*model.arrays(), x, base_last=False),
+    )
+
+
+def _noise(rows: int, columns: int) -> NDArray[np.float32]:
+    return np.random.default_rng(0).standard_normal((rows, columns), dtype=np.float32)
+
+
+PROBES: dict[str, Probe] = {
+    "histogram": _histogram,
+    "distances": _distances,
+    "topk": _topk,
+    "trees": _trees,
+}

@@ -110,30 +110,32 @@ def trees_sum(model: TreeEnsemble, x: Any, *, force: bool = False) -> Array:
     """
     rows = _matrix(x, model.features)
 
-    def device(runtime: Runtime) -> Array:
-        records = runtime.send(gpu.node_records(model.nodes))
-        roots, firsts, values, base = map(
-            runtime.send, (model.roots, model.firsts, model.values, model.base)
-        )
-        out = np.empty((len(rows), len(model.base)), model.values.dtype)
-
-        def some(start: int, stop: int) -> None:
-            mine = runtime.send(rows[start:stop])
-            sums = gpu.trees_sum(
-                runtime, records, roots, firsts, values, base, mine, base_last=model.base_last
-            )
-            out[start:stop] = sums.get()
-
-        dispatch.in_chunks(len(rows), some)
-        return out
-
     return dispatch.run(
         "trees",
         len(rows) * len(model.roots),
-        device,
+        lambda runtime: on_device(runtime, model, rows),
         lambda: cpu.trees_sum(*model.arrays(), rows, base_last=model.base_last),
         resident=force,
     )
+
+
+def on_device(runtime: Runtime, model: TreeEnsemble, rows: Array) -> Array:
+    """The same on a device, in as few parts as its memory allows; raises DeviceFailed."""
+    records = runtime.send(gpu.node_records(model.nodes))
+    roots, firsts, values, base = map(
+        runtime.send, (model.roots, model.firsts, model.values, model.base)
+    )
+    out = np.empty((len(rows), len(model.base)), model.values.dtype)
+
+    def some(start: int, stop: int) -> None:
+        mine = runtime.send(rows[start:stop])
+        sums = gpu.trees_sum(
+            runtime, records, roots, firsts, values, base, mine, base_last=model.base_last
+        )
+        out[start:stop] = sums.get()
+
+    dispatch.in_chunks(len(rows), some)
+    return out
 
 
 def linear_margins(model: LinearModel, x: Any, *, force: bool = False) -> NDArray[np.float32]:

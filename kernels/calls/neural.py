@@ -24,6 +24,7 @@ from kernels.gpu import matmul as gpu_matmul
 from kernels.gpu import rows as gpu_rows
 from kernels.gpu.elements import FLOAT32, NAMES, ceil_div
 from kernels.gpu.runtime import Buffer, Runtime
+from kernels.gpu.tuned import parameter
 
 Result: TypeAlias = Any
 """A NumPy array, or a Buffer where the operands lie on a GPU."""
@@ -188,7 +189,9 @@ def _matmul(runtime: Runtime, a: Any, b: Any) -> Buffer:
     if left.dtype == FLOAT32:
         return gpu_matmul.matmul(runtime, left, right)
     small = left.shape[0] * right.shape[1] < 128 * 128 * runtime.properties.multiprocessors
-    tiles = gpu_matmul.TILES[-1 if small else 0]
+    fitting = len(gpu_matmul.TILES) - 1 if small else 0
+    size = left.shape[0] * right.shape[1]
+    tiles = gpu_matmul.TILES[parameter(runtime, "matmul_mma", size, "tiles", fitting)]
     return gpu_matmul.matmul_tensor(runtime, left, right, tiles=tiles)
 
 

@@ -19,7 +19,7 @@ from kernels.calls.cosine_index import CosineIndex, DeviceIndex, Index, finite, 
 from kernels.cpu import retrieval as cpu
 from kernels.cpu.retrieval import Doubles, Rows, Singles
 
-__all__ = ["CosineIndex", "Neighbours", "topk"]
+__all__ = ["CosineIndex", "Neighbours", "settled", "topk"]
 
 MARGIN = 22
 """Candidates beyond k: with k = 10 as many as a warp sorts at once."""
@@ -58,7 +58,7 @@ def topk(queries: Any, index: CosineIndex | Any, k: int) -> Neighbours:
         return Neighbours(np.empty((len(asked), most), np.int64), np.empty((len(asked), most)))
     units = (asked * inverse[:, None]).astype(np.float32)
     rows, scores = known.candidates(units, min(k + MARGIN, len(known)))
-    return _settled(known, asked, inverse, rows, scores, most)
+    return settled(known, asked, inverse, rows, scores, most)
 
 
 def _index(given: Any) -> Index:
@@ -68,7 +68,7 @@ def _index(given: Any) -> Index:
     return DeviceIndex(given) if on_gpu else CosineIndex(given)
 
 
-def _settled(
+def settled(
     index: Index, queries: Singles, inverse: Doubles, rows: Rows, scores: Singles, k: int
 ) -> Neighbours:
     """The k best of the candidates, or of all rows where the candidates leave a doubt."""

@@ -79,7 +79,7 @@ def attention(q: Array, k: Array, v: Array, *, causal: bool, scale: float, gelu:
 def _softmax(values: Singles) -> Singles:
     with np.errstate(invalid="ignore", over="ignore"):
         powers = np.exp(values - values.max(axis=1, keepdims=True))
-        powers /= powers.sum(axis=1, keepdims=True)
+        powers *= 1 / powers.sum(axis=1, keepdims=True)
     return np.asarray(powers)
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from kernels.gpu.elements import FLOAT32, ceil_div, defines, element
-from kernels.gpu.runtime import Buffer, Runtime
+from kernels.gpu.runtime import Buffer, DeviceFailed, Runtime
+from kernels.gpu.tuned import parameter
+from kernels.gpu.types import aligned
 
 HEAD_DIMS = 64, 128
 WARPS = 8
@@ -21,7 +23,7 @@ def attention(
     causal: bool = False,
     scale: float,
     gelu: str = "",
-    warps: int = WARPS,
+    warps: int | None = None,
 ) -> Buffer:
     """(heads, queries, d) = softmax(scale q k^T) v; k, v: (heads, keys, d), d one of HEAD_DIMS, keys > 0.
 
@@ -33,6 +35,10 @@ def attention(
     out = runtime.empty(q.shape, dtype)
     if heads * queries == 0:
         return out
+    if not aligned(q, k, v):
+        raise DeviceFailed(
+            "attention: memory that does not begin at a multiple of 16 bytes: copy it"
+        )
     options: dict[str, int | str] = {"HEAD_DIM": dim}
     options |= {"CAUSAL": 1} if causal else {}
     options |= {"GELU_OUT": 1} if gelu else {}
@@ -42,6 +48,7 @@ def attention(
         rows, threads = 64, 256
         shared = 4 * (64 * dim + KEYS * (dim + 4) + 64 * (KEYS + 4))
     else:
+        warps = warps or parameter(runtime, "attention_mma", heads * queries * dim, "warps", WARPS)
         options |= {"WARPS": warps, "KEYS": KEYS}
         kernel = runtime.kernel("attention_tensor.cu", "attention_mma", **defines(dtype), **options)
         rows, threads = 16 * warps, 32 * warps

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kernels.gpu.elements import FLOAT32, address, ceil_div, defines, element
+from kernels.gpu.elements import FLOAT32, ceil_div, defines, element
 from kernels.gpu.runtime import Buffer, DeviceFailed, Runtime
+from kernels.gpu.types import aligned
 
 TILE = 32
 STEPS = "naive", "shared", "registers"
@@ -59,8 +60,8 @@ def matmul(runtime: Runtime, a: Buffer, b: Buffer, step: str = "registers") -> B
     c = runtime.empty((m, n), FLOAT32)
     if m * n == 0:
         return c
-    aligned = k % 4 == 0 and n % 4 == 0 and (address(a) | address(b)) % 16 == 0
-    kernel = runtime.kernel("matmul.cu", f"matmul_{step}", **({"ALIGNED": 1} if aligned else {}))
+    fours = k % 4 == 0 and n % 4 == 0 and aligned(a, b)
+    kernel = runtime.kernel("matmul.cu", f"matmul_{step}", **({"ALIGNED": 1} if fours else {}))
     size, block = (128, (256, 1, 1)) if step == "registers" else (TILE, (TILE, TILE, 1))
     kernel(
         *(a, b, c),
@@ -85,7 +86,7 @@ def matmul_tensor(
     if m * n == 0:
         return c
     multiple = 16 if step == "wmma" else 8
-    if (k | n | (m if step == "wmma" else 0)) % multiple or (address(a) | address(b)) % 16:
+    if (k | n | (m if step == "wmma" else 0)) % multiple or not aligned(a, b):
         raise DeviceFailed(
             f"shapes ({m}, {k}) and ({k}, {n}) are no multiples of {multiple}, or not aligned"
         )

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from kernels.gpu.elements import ceil_div
 from kernels.gpu.runtime import Buffer, DeviceFailed, Runtime
+from kernels.gpu.types import aligned
 
 MOST = 256
 """The largest k."""
@@ -37,6 +38,8 @@ def candidates(
         return np.full((count, k), -1, np.int64), np.full((count, k), -np.inf, np.float32)
     if not 0 < k <= MOST:
         raise DeviceFailed(f"the best {k}; 1 to {MOST} are kept in shared memory")
+    if columns % 4 or not aligned(vectors, queries):
+        raise DeviceFailed("top-k: rows that do not begin at multiples of 16 bytes: copy them")
     length = max(32, 1 << (k - 1).bit_length())
     most_lists = ceil_div(n, 256)
     if tiled is None:
