@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -28,10 +28,14 @@ class Device:
     runtime: Runtime
     kind: str
     """`cuda` or `emulator`: the name under which its calls are counted."""
-    least: Mapping[str, float] = field(default_factory=dict)
+    least: dict[str, float] = field(default_factory=dict)
     """Values from which on a kernel is faster there than on the processor, copies included."""
     otherwise: float = 1 << 20
-    """The same for a kernel that `least` does not name."""
+    """The same for a kernel of which that cannot be found out."""
+    find_out: Callable[[str], float | None] = lambda kernel: None
+    """Tries a kernel (see `kernels.tuner.probes`), once; None: it cannot."""
+    tried_from: int = 0
+    """Values below which it is not tried: they stay on the processor."""
     lock: AbstractContextManager[object] = field(default_factory=threading.RLock)
 
     @property
@@ -40,7 +44,23 @@ class Device:
 
     def wants(self, kernel: str, values: int) -> bool:
         """Whether a call with so many values in the processor's memory should go there."""
-        return values > 0 and values >= self.least.get(kernel, self.otherwise)
+        if values <= 0 or (values < self.tried_from and kernel not in self.least):
+            return False
+        return values >= self.least_of(kernel)
+
+    def least_of(self, kernel: str) -> float:
+        """Values from which on a kernel goes there; inf if trying it failed."""
+        if kernel not in self.least:
+            try:
+                with self.lock:
+                    found = self.find_out(kernel)
+            except DeviceFailed as error:
+                logger.warning(
+                    "%s: %s failed, it stays on the processor: %s", kernel, self.name, error
+                )
+                found = float("inf")
+            self.least[kernel] = self.otherwise if found is None else found
+        return self.least[kernel]
 
 
 @dataclass

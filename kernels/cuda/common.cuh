@@ -6,7 +6,6 @@
 #include <cuda_fp16.h>
 
 // Shared memory whose size is said at the launch, as an array `name` of `type`, aligned for vector accesses.
-#define DYNAMIC_SHARED(type, name)                                                                           \
-    extern __shared__ __align__(16) unsigned char dynamic_shared_bytes[];                                    \
-    type *name = reinterpret_cast<type *>(dynamic_shared_bytes)
+extern __shared__ __align__(16) unsigned char dynamic_shared_bytes[];
+#define DYNAMIC_SHARED(type, name) type *name = reinterpret_cast<type *>(dynamic_shared_bytes)
 #endif

@@ -56,7 +56,7 @@ def resources(
 ) -> dict[str, Resources]:
     """Compile a file of `kernels/cuda` to machine code: what each of its kernels needs.
 
-    Raises DeviceFailed if it does not compile, FileNotFoundError without nvcc.
+    Raises DeviceFailed if it does not compile without a warning, FileNotFoundError without nvcc.
     """
     nvcc = find()
     if nvcc is None:
@@ -66,6 +66,7 @@ def resources(
         file = Path(folder) / source
         file.write_text(with_macros(text, source, macros_of(defines)), "utf-8")
         command = [str(nvcc), "-cubin", "--resource-usage", "-std=c++17", f"-arch={architecture}"]
+        command += ["-Werror", "all-warnings"]
         done = subprocess.run(
             [*command, *source_options(text), f"-I{SOURCES}", str(file), "-o", f"{file}.cubin"],
             capture_output=True,

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -53,47 +54,37 @@ class PyCuda:
             raise NoGpu(f"DRIFTLOG_DEVICE: PyCUDA is not installed ({error})") from error
         self.cuda: Any = cuda
         self._compiled: Any = compiled
-        self._kernels: dict[tuple[str, str, Macros], CudaKernel] = {}
-        self._modules: dict[tuple[str, Macros], Any] = {}
         try:
             cuda.init()
             device = cuda.Device(number)
             self._context = device.retain_primary_context()
             self.properties = _properties(cuda, device)
             with self.current():
-                self._pool = DeviceMemoryPool()
+                self._held = _Held(DeviceMemoryPool())
         except (cuda.Error, DeviceFailed) as error:
             raise NoGpu(f"DRIFTLOG_DEVICE: no CUDA device can be used: {error}") from error
+        weakref.finalize(self, _let_go, cuda, self._context, self._held)
 
-    @contextmanager
-    def current(self) -> Iterator[None]:
+    def current(self) -> AbstractContextManager[None]:
         """The device's context, for the calling thread; PyCUDA's errors become ours."""
-        self._context.push()
-        try:
-            yield
-        except self.cuda.MemoryError as error:
-            raise OutOfMemory(str(error)) from error
-        except self.cuda.Error as error:
-            raise DeviceFailed(str(error)) from error
-        finally:
-            self.cuda.Context.pop()
+        return _current(self.cuda, self._context)
 
     def kernel(self, source: str, name: str, **defines: int | str) -> CudaKernel:
         macros = macros_of(defines)
         key = source, name, macros
-        if key not in self._kernels:
+        if key not in self._held.kernels:
             with self.current():
                 function = self._module(source, macros).get_function(name)
-                self._kernels[key] = CudaKernel(self, function)
-        return self._kernels[key]
+                self._held.kernels[key] = CudaKernel(self.cuda, self._context, function)
+        return self._held.kernels[key]
 
     def empty(self, shape: Shape, dtype: Any) -> CudaBuffer:
         sizes, kind = shape_of(shape), np.dtype(dtype)
         size = math.prod(sizes) * int(kind.itemsize)
         with self.current():
-            memory = self._pool.allocate(max(1, size))
+            memory = self._held.pool.allocate(max(1, size))
         buffer = CudaBuffer(self, int(memory), sizes, kind)
-        weakref.finalize(buffer, self._free, memory).atexit = False
+        weakref.finalize(buffer, self._free, memory)  # also at the end, before the pool goes
         return buffer
 
     def zeros(self, shape: Shape, dtype: Any) -> CudaBuffer:
@@ -131,7 +122,8 @@ class PyCuda:
             self.cuda.Context.synchronize()
 
     def _module(self, source: str, macros: Macros) -> Any:
-        if (source, macros) not in self._modules:
+        modules = self._held.modules
+        if (source, macros) not in modules:
             text = source_text(source)
             major, minor = self.properties.compute_capability
             try:
@@ -145,8 +137,8 @@ class PyCuda:
                 )
             except (OSError, self.cuda.CompileError) as error:
                 raise DeviceFailed(f"{source}: {error}") from error
-            self._modules[source, macros] = self.cuda.module_from_buffer(cubin)
-        return self._modules[source, macros]
+            modules[source, macros] = self.cuda.module_from_buffer(cubin)
+        return modules[source, macros]
 
     def _free(self, memory: Any) -> None:
         with self.current():
@@ -202,8 +194,8 @@ class CudaBuffer:
 class CudaKernel:
     """A `kernels.gpu.runtime.Kernel` of a loaded module."""
 
-    def __init__(self, runtime: PyCuda, function: Any) -> None:
-        self._runtime = runtime
+    def __init__(self, cuda: Any, context: Any, function: Any) -> None:
+        self._cuda, self._context = cuda, context
         self._function = function
         self._prepared = ""
         self._opted_in = SHARED_UNASKED
@@ -214,16 +206,46 @@ class CudaKernel:
     def __call__(self, *arguments: Any, grid: Size, block: Size, shared: int = 0) -> None:
         kinds = "".join("P" if hasattr(a, "address") else a.dtype.char for a in arguments)
         values = [a.address if hasattr(a, "address") else a for a in arguments]
-        cuda = self._runtime.cuda
-        with self._runtime.current():
+        with _current(self._cuda, self._context):
             if kinds != self._prepared:
                 self._function.prepare(list(kinds))
                 self._prepared = kinds
             if shared + self.shared_static > self._opted_in:
-                most = cuda.function_attribute.MAX_DYNAMIC_SHARED_SIZE_BYTES
+                most = self._cuda.function_attribute.MAX_DYNAMIC_SHARED_SIZE_BYTES
                 self._function.set_attribute(most, shared)
                 self._opted_in = shared + self.shared_static
             self._function.prepared_call(grid, block, *values, shared_size=shared)
+
+
+@dataclass
+class _Held:
+    """What lives in the context, and has to go while it is current."""
+
+    pool: Any
+    modules: dict[tuple[str, Macros], Any] = field(default_factory=dict)
+    kernels: dict[tuple[str, str, Macros], CudaKernel] = field(default_factory=dict)
+
+
+@contextmanager
+def _current(cuda: Any, context: Any) -> Iterator[None]:
+    context.push()
+    try:
+        yield
+    except cuda.MemoryError as error:
+        raise OutOfMemory(str(error)) from error
+    except cuda.Error as error:
+        raise DeviceFailed(str(error)) from error
+    finally:
+        cuda.Context.pop()
+
+
+def _let_go(cuda: Any, context: Any, held: _Held) -> None:
+    """PyCUDA ends the process if the pool goes without a context."""
+    with _current(cuda, context):
+        held.kernels.clear()
+        held.modules.clear()
+        held.pool = None
+    context.detach()
 
 
 def _properties(cuda: Any, device: Any) -> Properties:

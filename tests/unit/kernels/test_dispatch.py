@@ -14,6 +14,7 @@ from kernels.cpu import histogram as cpu_histogram
 from kernels.dispatch import in_chunks
 from kernels.gpu import distances, histogram
 from kernels.gpu.runtime import DeviceFailed, NoGpu, OutOfMemory, Runtime
+from kernels.tuner import probes
 
 
 def columns(rows: int, seed: int) -> list[np.ndarray]:
@@ -157,10 +158,48 @@ def test_the_emulator_takes_every_call(emulator: Runtime) -> None:
     assert device is not None and device.wants("histogram", 1) and not device.wants("histogram", 0)
 
 
-def test_a_device_is_used_from_the_size_on_at_which_it_was_faster(
+def test_a_kernel_is_tried_once_and_used_from_the_size_on_at_which_it_was_faster(
     emulator: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(devices, "_is_faster", lambda probe, _, size: size >= 1 << 18)
-    assert set(devices.faster_from(emulator).values()) == {1 << 18}
-    monkeypatch.setattr(devices, "_is_faster", lambda *_: False)
-    assert set(devices.faster_from(emulator).values()) == {float("inf")}
+    monkeypatch.setattr(probes, "is_faster", lambda probe, _, size: size >= 1 << 18)
+    asked: list[str] = []
+
+    def find_out(kernel: str) -> float | None:
+        asked.append(kernel)
+        return probes.faster_from(emulator, kernel)
+
+    device = kernels.Device(emulator, "emulator", find_out=find_out, tried_from=1000)
+    assert not device.wants("scan", 999) and asked == []
+    assert not device.wants("scan", 1 << 17) and device.wants("scan", 1 << 18)
+    assert not device.wants("without a probe", 1 << 19) and device.wants("without a probe", 1 << 20)
+    assert asked == ["scan", "without a probe"]
+    monkeypatch.setattr(probes, "is_faster", lambda *_: False)
+    assert probes.faster_from(emulator, "add") == float("inf")
+
+
+def test_a_kernel_that_cannot_be_tried_stays_on_the_processor(
+    emulator: Runtime, caplog: pytest.LogCaptureFixture
+) -> None:
+    def find_out(kernel: str) -> float:
+        raise DeviceFailed("nvcc is not there")
+
+    kernels.use(kernels.Device(emulator, "emulator", find_out=find_out))
+    try:
+        for _ in range(2):
+            assert kernels.scan(np.arange(4)).tolist() == [0, 1, 3, 6]
+    finally:
+        kernels.use(None)
+    (record,) = caplog.records
+    assert "nvcc is not there" in record.message
+
+
+@pytest.mark.parametrize("kernel", probes.PROBES)
+def test_a_probe_does_the_same_on_both(emulator: Runtime, kernel: str) -> None:
+    device, processor = (work() for work in probes.PROBES[kernel](emulator, 1 << 12))
+    if kernel == "distances":  # not rounded, beside rounded
+        device, processor = device[0], processor.psi
+    pairs = (
+        zip(device, processor, strict=True) if isinstance(device, tuple) else [(device, processor)]
+    )
+    for mine, theirs in pairs:
+        np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-6)
