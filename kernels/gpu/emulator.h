@@ -14,9 +14,12 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <ctime>
 #include <pthread.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <ucontext.h>
+#include <unistd.h>
 
 #include "emulator_types.h"
 
@@ -63,6 +66,7 @@ struct Launch {
     std::uint64_t shared;
     char *stacks;  // MOST_THREADS of STACK bytes, each with a page at its end that nobody may touch
     int reverse;   // threads and blocks from the last to the first
+    double limit;  // seconds after which it is stopped
 };
 
 static Fiber fibers[MOST_THREADS];
@@ -93,6 +97,8 @@ static void on_signal(int number, siginfo_t *, void *)
         std::signal(number, SIG_DFL);
         return;
     }
+    if (number == SIGRTMAX)
+        fail("it ran too long (does it wait for a block that has not begun?)");
     fail("%s", number == SIGFPE    ? "an integer was divided by zero"
                : number == SIGABRT ? "it aborted (an assertion?)"
                : number == SIGILL  ? "a misaligned access"
@@ -294,11 +300,27 @@ static void run_grid(const Launch &launch)
     }
 }
 
+// Sends SIGRTMAX to this very thread when the time is over.
+static timer_t begin_limit(double seconds)
+{
+    struct sigevent event = {};
+    event.sigev_notify = SIGEV_THREAD_ID;
+    event.sigev_signo = SIGRTMAX;
+    event._sigev_un._tid = static_cast<pid_t>(syscall(SYS_gettid));
+    timer_t timer;
+    timer_create(CLOCK_MONOTONIC, &event, &timer);
+    struct itimerspec until = {};
+    until.it_value.tv_sec = static_cast<time_t>(seconds);
+    until.it_value.tv_nsec = static_cast<long>((seconds - static_cast<double>(until.it_value.tv_sec)) * 1e9);
+    timer_settime(timer, 0, &until, nullptr);
+    return timer;
+}
+
 static int run(const Launch &launch, void (*kernel)(void **), void **arguments, char *text, std::size_t size)
 {
     static char signal_stack[64 * 1024];
-    static const int SIGNALS[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT};
-    struct sigaction before[5], action = {};
+    const int signals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGRTMAX};
+    struct sigaction before[6], action = {};
     stack_t stack_before, stack = {};
     body = kernel;
     body_arguments = arguments;
@@ -310,15 +332,17 @@ static int run(const Launch &launch, void (*kernel)(void **), void **arguments, 
     sigaltstack(&stack, &stack_before);
     action.sa_sigaction = on_signal;
     action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
-    for (int i = 0; i < 5; ++i)
-        sigaction(SIGNALS[i], &action, &before[i]);
+    for (int i = 0; i < 6; ++i)
+        sigaction(signals[i], &action, &before[i]);
+    const timer_t timer = begin_limit(launch.limit);
     volatile int failed = 1;
     if (sigsetjmp(aborted, 1) == 0) {
         run_grid(launch);
         failed = 0;
     }
-    for (int i = 0; i < 5; ++i)
-        sigaction(SIGNALS[i], &before[i], nullptr);
+    timer_delete(timer);
+    for (int i = 0; i < 6; ++i)
+        sigaction(signals[i], &before[i], nullptr);
     sigaltstack(&stack_before, nullptr);
     return failed;
 }

@@ -68,6 +68,7 @@ class _Launch(ctypes.Structure):
         ("shared", ctypes.c_uint64),
         ("stacks", ctypes.c_void_p),
         ("reverse", ctypes.c_int),
+        ("limit", ctypes.c_double),
     ]
 
 
@@ -75,14 +76,17 @@ class Emulator:
     """A `kernels.gpu.runtime.Runtime` without a GPU. Raises NoGpu where there is no g++.
 
     `memory`: bytes that it has. `reverse`: threads and blocks run from the last to the first, which a kernel
-    that relies on their order for anything but look-back does not survive.
+    that relies on their order for anything but look-back does not survive. `limit_s`: for a launch.
     """
 
-    def __init__(self, memory: int = 1 << 33, *, reverse: bool = False) -> None:
+    def __init__(
+        self, memory: int = 1 << 33, *, reverse: bool = False, limit_s: float = 300.0
+    ) -> None:
         if shutil.which("g++") is None or not hasattr(ctypes.CDLL(None), "makecontext"):
             raise NoGpu("DRIFTLOG_DEVICE: the emulator needs g++ and Linux")
         self._pool = Pool(memory)
         self._reverse = reverse
+        self._limit = limit_s
         self._kernels: dict[tuple[str, str, Macros], EmulatedKernel] = {}
         self.properties = Properties(
             name="emulator",
@@ -108,7 +112,7 @@ class Emulator:
         key = source, name, macros_of(defines)
         if key not in self._kernels:
             library = compiled(source_text(source), source, key[2])
-            self._kernels[key] = EmulatedKernel(library, name, self._reverse)
+            self._kernels[key] = EmulatedKernel(library, name, self._reverse, self._limit)
         return self._kernels[key]
 
     def empty(self, shape: Shape, dtype: Any) -> HostBuffer:
@@ -148,13 +152,15 @@ class EmulatedKernel:
     registers = 0
     local_bytes = 0
 
-    def __init__(self, library: ctypes.CDLL, name: str, reverse: bool) -> None:
+    def __init__(
+        self, library: ctypes.CDLL, name: str, reverse: bool = False, limit_s: float = 300.0
+    ) -> None:
         if not hasattr(library, f"emulator_run_{name}"):
             raise DeviceFailed(f"the source has no kernel {name!r}")
         self.name = name
         self._run = library[f"emulator_run_{name}"]
         self._run.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_size_t]
-        self._reverse = reverse
+        self._reverse, self._limit = reverse, limit_s
         text = ctypes.create_string_buffer(_MESSAGE_BYTES * 4)
         library[f"emulator_describe_{name}"](text, ctypes.c_size_t(len(text)))
         self._parameters = text.value.decode().split()
@@ -171,7 +177,7 @@ class EmulatedKernel:
             for argument in arguments
         ]
         pointers = (ctypes.c_void_p * max(1, len(values)))(*map(ctypes.addressof, values))
-        launch = _Launch((*grid,), (*block,), shared, stacks(), self._reverse)
+        launch = _Launch((*grid,), (*block,), shared, stacks(), self._reverse, self._limit)
         message = ctypes.create_string_buffer(_MESSAGE_BYTES)
         with _running:
             failed = self._run(ctypes.byref(launch), pointers, message, len(message))
@@ -239,7 +245,7 @@ def _build(text: str, source: str, folder: Path) -> Path:
     exports = "".join(f"CUDA_EMULATOR_EXPORT({name})\n" for name in names)
     file.write_text(f'#include "emulator.h"\n{text}\n{exports}', "utf-8")
     made = file.with_suffix(".so")
-    _gxx(*FLAGS, *includes, str(file), "-o", str(made))
+    _gxx(*FLAGS, *includes, str(file), "-lrt", "-o", str(made))
     return made
 
 

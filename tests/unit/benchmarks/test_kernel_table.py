@@ -1,4 +1,4 @@
-"""The benchmark's cases do the same here, by their peers, and on a device; only a GPU is judged."""
+"""The benchmark's cases do the same on the processor, by their peers, on a device; only a GPU is judged."""
 
 from __future__ import annotations
 

@@ -58,6 +58,7 @@ extern "C" __global__ void beyond(int *x) { x[64 + threadIdx.x] = 1; }
 extern "C" __global__ void misaligned(int *x) { *reinterpret_cast<int4 *>(x + 1) = make_int4(1, 2, 3, 4); }
 extern "C" __global__ void trap(int *x) { if (threadIdx.x == 5) __trap(); }
 extern "C" __global__ void shared_unset(int *x) { __shared__ int cell; DYNAMIC_SHARED(int, more); x[0] = cell; x[1] = more[0]; cell = more[0] = 7; }
+extern "C" __global__ void endless(int *x) { while (*static_cast<volatile int *>(x) == 0) {} }
 #ifdef LEFT_OUT
 extern "C" __global__ void left_out(int *x) { this does not compile }
 #endif

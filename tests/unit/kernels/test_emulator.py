@@ -66,10 +66,12 @@ def test_sixteen_bit_floats_are_rounded_to_the_nearest(source: dict, memory: Emu
     x = np.concatenate(
         [near, rng.integers(0, 1 << 32, 1024, np.uint64).astype(np.uint32).view("f4")]
     )
-    for part in x.astype(np.float32).reshape(-1, 512):
+    with np.errstate(invalid="ignore"):  # NaNs that signal
+        x = x.astype(np.float32)
+    for part in x.reshape(-1, 512):
         half, bfloat = memory.empty(512, np.float16), memory.empty(512, np.uint16)
         source["rounded"](memory.send(part), half, bfloat, grid=ONE, block=(512, 1, 1))
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             assert np.array_equal(half.get(), part.astype(np.float16), equal_nan=True)
         wide = (bfloat.get().astype(np.uint32) << 16).view(np.float32)
         sane = np.abs(part) < 3e38
@@ -97,6 +99,15 @@ def test_what_a_kernel_does_wrong_is_an_error_and_the_process_lives(
     x = memory.zeros(64, np.int32)
     with pytest.raises(DeviceFailed, match=said):
         source[name](x, grid=ONE, block=(32, 1, 1))
+    source["indices"](x, grid=ONE, block=(64, 1, 1))
+    assert x.get()[63] == 63
+
+
+def test_a_kernel_that_waits_for_ever_is_stopped(source: dict, memory: Emulator) -> None:
+    x = memory.zeros(64, np.int32)
+    library = module.compiled(SOURCE, "test.cu", ())
+    with pytest.raises(DeviceFailed, match="it ran too long"):
+        EmulatedKernel(library, "endless", limit_s=0.2)(x, grid=ONE, block=(32, 1, 1))
     source["indices"](x, grid=ONE, block=(64, 1, 1))
     assert x.get()[63] == 63
 
