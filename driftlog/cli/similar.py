@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from streams.task import Task
 
 
+WIDTH = 110
+"""Characters at least: an id that is cut is of no use, a line that wraps is."""
+
+
 def similar(
     task: Annotated[str, typer.Argument(help="Name of a task that is up.")],
     prediction_id: Annotated[str, typer.Argument(help="The id that its answer had.")],
@@ -101,11 +105,13 @@ def _show(found: SimilarPredictions, prediction_id: str, k: int, as_json: bool) 
     import kernels
     from consumers.retrieval.predictions import UnknownPrediction
 
+    before = kernels.used().get("topk", {})
     try:
         hits = found.to(prediction_id, k)
     except UnknownPrediction as error:
         raise CliError(str(error.args[0])) from error
-    ran_on = ", ".join(kernels.used().get("topk", {}))
+    after = kernels.used().get("topk", {})
+    ran_on = ", ".join(on for on, calls in after.items() if calls > before.get(on, 0))
     if as_json:
         for hit in hits:
             typer.echo(json.dumps({**_plain(hit), "device": ran_on}))
@@ -122,6 +128,7 @@ def _show(found: SimilarPredictions, prediction_id: str, k: int, as_json: bool) 
     for hit in hits:
         table.add_row(*_cells(hit))
     console = Console(highlight=False)
+    console.width = max(console.width, WIDTH)
     console.print(table)
     labels = [hit.label for hit in hits if hit.label is not None]
     share = f"{sum(labels)} of {len(labels)} known labels are 1" if labels else "no label is known"
