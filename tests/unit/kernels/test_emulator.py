@@ -63,11 +63,9 @@ def test_three_dimensions(source: dict, memory: Emulator) -> None:
 def test_sixteen_bit_floats_are_rounded_to_the_nearest(source: dict, memory: Emulator) -> None:
     rng = np.random.default_rng(1)
     near = rng.normal(size=3072).astype(np.float32) * np.exp2(rng.integers(-30, 18, 3072))
-    x = np.concatenate(
-        [near, rng.integers(0, 1 << 32, 1024, np.uint64).astype(np.uint32).view("f4")]
-    )
+    odd = rng.integers(0, 1 << 32, 1024, np.uint64).astype(np.uint32).view(np.float32)
     with np.errstate(invalid="ignore"):  # NaNs that signal
-        x = x.astype(np.float32)
+        x = np.concatenate([near, odd]).astype(np.float32)
     for part in x.reshape(-1, 512):
         half, bfloat = memory.empty(512, np.float16), memory.empty(512, np.uint16)
         source["rounded"](memory.send(part), half, bfloat, grid=ONE, block=(512, 1, 1))
