@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from kernels.gpu.elements import FLOAT32, ceil_div, defines, element
+from kernels.gpu.elements import FLOAT32, ceil_div, defines, element, grid
 from kernels.gpu.runtime import Buffer, DeviceFailed, Runtime
 from kernels.gpu.tuned import parameter
 from kernels.gpu.types import aligned
@@ -56,7 +56,7 @@ def attention(
     kernel(
         *(q, k, v, out),
         *(np.int32(queries), np.int32(keys), np.float32(scale)),
-        grid=(ceil_div(queries, rows), heads, 1),
+        grid=grid(ceil_div(queries, rows), heads),
         block=(threads, 1, 1),
         shared=shared,
     )

@@ -7,8 +7,10 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from kernels.gpu.runtime import Buffer
+from kernels.gpu.runtime import Buffer, OutOfMemory, Size
 
+MOST_DOWN = 65535
+"""Blocks that a grid has in its second dimension at most."""
 BFLOAT16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
 FLOAT32 = np.dtype(np.float32)
 FLOAT16 = np.dtype(np.float16)
@@ -46,6 +48,13 @@ NAMES = "float32", "float16", "bfloat16", RAW16.name
 def address(buffer: Buffer) -> int:
     """Where a buffer lies in the device's memory."""
     return int(buffer.__cuda_array_interface__["data"][0])
+
+
+def grid(across: int, down: int) -> Size:
+    """A grid of two dimensions; raises OutOfMemory where it cannot be so tall, so that parts are tried."""
+    if down > MOST_DOWN:
+        raise OutOfMemory(f"a grid of {down:,} rows of blocks; {MOST_DOWN:,} are the most")
+    return across, down, 1
 
 
 def ceil_div(n: int, by: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from kernels.gpu.elements import ceil_div
+from kernels.gpu.elements import ceil_div, grid
 from kernels.gpu.runtime import Buffer, Runtime
 
 STEPS = "dp4a", "mma"
@@ -40,13 +40,13 @@ def linear(
         return y
     kernel = runtime.kernel("linear_int8.cu", f"linear_{step}")
     if step == "dp4a":
-        grid, shared = (ceil_div(n, 64), ceil_div(m, 64), 1), 0
+        blocks, shared = grid(ceil_div(n, 64), ceil_div(m, 64)), 0
     else:
-        grid, shared = (ceil_div(n, BN), ceil_div(m, BM), 1), STAGES * (BM + BN) * BK
+        blocks, shared = grid(ceil_div(n, BN), ceil_div(m, BM)), STAGES * (BM + BN) * BK
     kernel(
         *(x, scale_x, w, scale_w, bias, y),
         *map(np.int32, (m, n, k)),
-        grid=grid,
+        grid=blocks,
         block=(256, 1, 1),
         shared=shared,
     )

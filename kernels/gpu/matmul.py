@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kernels.gpu.elements import FLOAT32, ceil_div, defines, element
+from kernels.gpu.elements import FLOAT32, ceil_div, defines, element, grid
 from kernels.gpu.runtime import Buffer, DeviceFailed, Runtime
 from kernels.gpu.types import aligned
 
@@ -66,7 +66,7 @@ def matmul(runtime: Runtime, a: Buffer, b: Buffer, step: str = "registers") -> B
     kernel(
         *(a, b, c),
         *map(np.int32, (m, n, k)),
-        grid=(ceil_div(n, size), ceil_div(m, size), 1),
+        grid=grid(ceil_div(n, size), ceil_div(m, size)),
         block=block,
     )
     return c
@@ -92,12 +92,12 @@ def matmul_tensor(
         )
     if step == "wmma":
         kernel = runtime.kernel("matmul_tensor.cu", "matmul_wmma", **defines(dtype))
-        grid, block, shared = (n // 16, ceil_div(m, 64), 1), (32, 4, 1), 0
+        place, block, shared = grid(n // 16, ceil_div(m, 64)), (32, 4, 1), 0
     else:
         kernel = runtime.kernel(
             "matmul_tensor.cu", "matmul_mma", **defines(dtype), **tiles.defines()
         )
         blocks = ceil_div(m, tiles.bm) * ceil_div(n, tiles.bn)
-        grid, block, shared = (blocks, 1, 1), (tiles.threads, 1, 1), tiles.shared_bytes
-    kernel(*(a, b, c), *map(np.int32, (m, n, k)), grid=grid, block=block, shared=shared)
+        place, block, shared = (blocks, 1, 1), (tiles.threads, 1, 1), tiles.shared_bytes
+    kernel(*(a, b, c), *map(np.int32, (m, n, k)), grid=place, block=block, shared=shared)
     return c

@@ -172,7 +172,7 @@ class CudaBuffer:
         out = np.empty(self.shape, self.dtype)
         if out.nbytes:
             with self._runtime.current():
-                self._runtime.cuda.memcpy_dtoh(out, self.address)
+                self._runtime.cuda.memcpy_dtoh(_bytes(out), self.address)
         return out
 
     def set(self, array: Array) -> None:
@@ -183,12 +183,17 @@ class CudaBuffer:
             )
         if given.nbytes:
             with self._runtime.current():
-                self._runtime.cuda.memcpy_htod(self.address, given)
+                self._runtime.cuda.memcpy_htod(self.address, _bytes(given))
 
     def fill(self, byte: int = 0) -> None:
         if self.nbytes:
             with self._runtime.current():
                 self._runtime.cuda.memset_d8(self.address, byte, self.nbytes)
+
+
+def _bytes(array: Array) -> Array:
+    """The same memory: PyCUDA asks for a buffer of a type that it knows, which bfloat16 is not."""
+    return array.reshape(-1).view(np.uint8)
 
 
 class CudaKernel:

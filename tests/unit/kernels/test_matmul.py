@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kernels
-from kernels.gpu import matmul
+from kernels.gpu import elements, matmul
 from kernels.gpu.emulator import Emulator
 from kernels.gpu.runtime import DeviceFailed, OutOfMemory, Runtime
 from kernels.reference import neural as reference
@@ -131,3 +131,10 @@ def test_operands_on_the_device_stay_there(in_use: kernels.Device) -> None:
     check(found.get(), a, b, np.float32)
     with pytest.raises(TypeError, match="on a GPU"):
         kernels.matmul(there[0], b)
+
+
+def test_more_rows_than_a_grid_has_are_done_in_parts() -> None:
+    """65,535 blocks of 128 rows are the most that one launch takes."""
+    with pytest.raises(OutOfMemory, match="65,536 rows of blocks"):
+        elements.grid(1, 65_536)
+    assert elements.grid(3, 65_535) == (3, 65_535, 1)
