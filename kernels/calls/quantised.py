@@ -62,11 +62,10 @@ def linear_int8(x: Any, layer: Int8Linear) -> NDArray[np.float32]:
         weight = np.zeros((n, stride), np.int8)
         weight[:, :k] = layer.weight
         weights, scales, biases = map(runtime.send, (weight, layer.scale, layer.bias))
-        step = "mma" if runtime.properties.multiprocessors > 1 else "dp4a"
 
         def some(start: int, stop: int) -> None:
             data, scale = gpu.quantise_rows(runtime, runtime.send(rows[start:stop]), stride)
-            out[start:stop] = gpu.linear(runtime, data, scale, weights, scales, biases, step).get()
+            out[start:stop] = gpu.linear(runtime, data, scale, weights, scales, biases, "mma").get()
 
         dispatch.in_chunks(len(rows), some)
         return out
