@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from rich.console import Console
 import kernels
 from benchmarks import kernel_table
 from benchmarks.harness import Goal, console, finish, show_table
+from benchmarks.kernel_cases import CASES
 from infra.settings import DEVICES
 from kernels import reference
 from kernels.cpu.projection import cosine_distance, reconstruction_error
@@ -44,12 +46,26 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.kernels", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a tenth of the data")
     parser.add_argument("--device", choices=DEVICES, default="auto", help="beside the processor")
+    parser.add_argument(
+        "--only", metavar="NAME", help="cases whose name has this, and nothing else"
+    )
+    parser.add_argument("--size", type=int, help="elements of a case, here and on a GPU")
     parser.add_argument("--roofline", type=Path, help="draw the kernels under their roof (PNG)")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     arguments = parser.parse_args()
-    rows = 200_000 if arguments.quick else 2_000_000
     out = console()
     device = chosen(arguments.device)
+    report: dict[str, Any] = {}
+    goals: list[Goal] = []
+    if arguments.only is None:
+        report, goals = _streams(out, arguments.quick)
+    report["kernels"], more_goals = _all_kernels(out, device, arguments)
+    return finish(out, goals + more_goals, report, arguments.json)
+
+
+def _streams(out: Console, quick: bool) -> tuple[dict[str, Any], list[Goal]]:
+    """What windows and scoring run, on the processor, and a judged window as a whole."""
+    rows = 200_000 if quick else 2_000_000
     figures = {
         "histogram": _histogram(rows),
         "histogram, rows of 4 windows mixed": _mixed(rows),
@@ -65,7 +81,7 @@ def main() -> int:
         for name, (units, mine, peer, against) in figures.items()
     ]
     show_table(out, "Kernels, one core", ["kernel", "values/s", "x NumPy", "NumPy"], table)
-    per_window = _scoring(60 if arguments.quick else 300)
+    per_window = _scoring(60 if quick else 300)
     out.print(
         f"scoring: {per_window:.3f} ms CPU per judged window of {COLUMNS} columns in {PARTITIONS} sketches"
     )
@@ -82,38 +98,42 @@ def main() -> int:
             per_window <= MS_PER_WINDOW,
         ),
     ]
-    all_rows, more_goals = _all_kernels(out, device, arguments.quick, arguments.roofline)
-    report = {
+    report: dict[str, Any] = {
         name: {"values_per_s": units / mine, "times_numpy": peer / mine}
         for name, (units, mine, peer, _) in figures.items()
     }
-    report |= {"ms_per_window": per_window, "kernels": all_rows}  # type: ignore[dict-item]
-    return finish(out, goals + more_goals, report, arguments.json)
+    return report | {"ms_per_window": per_window}, goals
 
 
 def _all_kernels(
-    out: Console, device: Device | None, quick: bool, picture: Path | None
+    out: Console, device: Device | None, arguments: argparse.Namespace
 ) -> tuple[list[dict[str, Any]], list[Goal]]:
     """The table of every kernel, here and on a device; the roofline of what was timed last."""
-    rows = kernel_table.on_processor(kernel_table.SIZES["quick" if quick else "cpu"])
+    makers = [make for make in CASES if (arguments.only or "") in make.__name__]
+    n = arguments.size or kernel_table.SIZES["quick" if arguments.quick else "cpu"]
+    rows = kernel_table.on_processor(n, makers)
     goals: list[Goal] = []
     where, roof = "cpu", kernel_table.processor_roof()
     if device is not None:
-        n = kernel_table.SIZES["quick" if quick and device.kind == "cuda" else device.kind]
-        on_device, goals, device_roof = kernel_table.on_device(device, n)
+        timed = device.kind == "cuda"
+        n = (timed and arguments.size) or kernel_table.SIZES[device.kind]
+        on_device, goals, device_roof = kernel_table.on_device(device, n, makers)
         rows += on_device
-        if device.kind == "cuda":
+        if timed:
             where, roof = "cuda", device_roof
     else:
         out.print("no GPU: the table has the processor's rows alone", highlight=False)
-    show_table(out, "All kernels", kernel_table.HEADER, [row.cells for row in rows])
+    title = f"All kernels, {datetime.now(UTC):%Y-%m-%d}"
+    if device is not None:
+        title += f", {device.name} {device.runtime.properties.driver}".rstrip()
+    show_table(out, title, kernel_table.HEADER, [row.cells for row in rows])
     out.print(
         f"{roof.device}: {roof.bandwidth / 1e9:.1f} GB/s, {roof.peak / 1e9:,.0f} G operations/s"
         f" ({roof.how})",
         highlight=False,
     )
-    if picture is not None:
-        plot(kernel_table.points(rows, where), roof, picture)
+    if arguments.roofline is not None:
+        plot(kernel_table.points(rows, where), roof, arguments.roofline)
     said = [
         {"kernel": r.case.name, "shape": r.case.shape, "on": r.where, "by": r.name}
         | {"seconds": r.seconds, "bytes": r.case.bytes, "operations": r.case.operations}
@@ -316,7 +336,7 @@ def _column(rows: int) -> tuple[Any, Any]:
 
 def _counted(x: Any, edges: Any, slot: Any, slots: int) -> Any:
     counts, missing = np.zeros((slots, BINS), np.int64), np.zeros(slots, np.int64)
-    kernels.accumulate(x, edges, slot, counts, missing)
+    kernels.accumulate([kernels.Column(x, edges, counts, missing)], slot)
     return counts
 
 

@@ -12,6 +12,7 @@ from kernels.calls.blocks import (
     windows,
 )
 from kernels.calls.drift import (
+    Column,
     accumulate,
     distances,
     histogram,
@@ -41,6 +42,7 @@ from kernels.reference import bin_index, js, ks, psi
 
 __all__ = [
     "CPU",
+    "Column",
     "CosineIndex",
     "Device",
     "DeviceFailed",

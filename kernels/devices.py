@@ -7,7 +7,8 @@ from pathlib import Path
 
 from infra.settings import DEVICES
 from kernels.dispatch import Device
-from kernels.gpu.emulator import Emulator, cache_folder
+from kernels.gpu.cache import cache_folder
+from kernels.gpu.emulator import Emulator
 from kernels.gpu.pycuda import PyCuda
 from kernels.gpu.runtime import DeviceFailed, NoGpu
 from kernels.tuner.probes import SIZES, faster_from

@@ -106,6 +106,7 @@ class ModelBins:
             more = self._derived.columns(
                 {n: data.get(f"features.{n}", absent_column) for n in names}
             )
+        numeric: list[kernels.Column] = []
         for place, column in enumerate(self.columns):
             bins = counts[:, column.begin : column.begin + column.size]
             values = more.get(column.name, data.get(column.path))
@@ -115,13 +116,14 @@ class ModelBins:
                     absent, slot[slot >= 0], 1
                 )  # the task no longer has it, or as another kind
             elif column.categories is None:
-                kernels.accumulate(values, column.edges, slot, bins, absent)
+                numeric.append(kernels.Column(values, column.edges, bins, absent))
                 kernels.add_moments(
                     values, slot, column.center, column.scale, sums[:, place], ranges[:, place]
                 )
             else:
                 lut = self._lut(column, texts[column.path])
                 kernels.tally(cast("Codes", values), lut, slot, bins, absent)
+        kernels.accumulate(numeric, slot)
         for place, tally in enumerate(tallies):
             tally.counts += counts[place]
             tally.missing += missing[place]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,17 +26,35 @@ _ROWS = 4096
 """Of a table that are turned round at once."""
 
 
-def accumulate(x: Floats, edges: Floats, slot: Slots, counts: Counts, missing: Counts) -> None:
-    """Add a column's histogram to `counts`, in place: see `kernels.cpu.histogram.accumulate`."""
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a batch, (n,), its edges, and what it is counted into: (s, k + 1) and (s,)."""
+
+    x: Floats
+    edges: Floats
+    counts: Counts
+    missing: Counts
+
+
+def accumulate(columns: Sequence[Column], slot: Slots) -> None:
+    """Add the histograms of a batch's columns to their counts, in place; a device does all of them at once.
+
+    slot: (n,), as in `kernels.cpu.histogram.accumulate`, and so are the errors. All columns have as many
+    slots.
+    """
     device = dispatch.in_use()
-    if device is None or not device.wants("histogram", len(x)):
+    if device is None or not device.wants("histogram", len(slot) * len(columns)):
         dispatch.count("histogram")
-        cpu_histogram.accumulate(x, edges, slot, counts, missing)
+        for c in columns:
+            cpu_histogram.accumulate(c.x, c.edges, slot, c.counts, c.missing)
         return
-    cpu_histogram.check_shapes("edges", len(edges) + 1, len(x), slot, counts, missing)
-    more, absent = histograms([x], [edges], slot, len(missing))
-    counts += more[:, 0]
-    missing += absent[:, 0]
+    for c in columns:
+        cpu_histogram.check_shapes("edges", len(c.edges) + 1, len(c.x), slot, c.counts, c.missing)
+    slots = len(columns[0].missing)
+    more, absent = histograms([c.x for c in columns], [c.edges for c in columns], slot, slots)
+    for place, c in enumerate(columns):
+        np.add(c.counts, more[:, place, : len(c.edges) + 1], out=c.counts)
+        np.add(c.missing, absent[:, place], out=c.missing)
 
 
 def histograms(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import os
 import platform
 import re
 import shutil
@@ -23,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from kernels.gpu.cache import cache_folder
 from kernels.gpu.guarded import HostBuffer, Pool, stacks
 from kernels.gpu.runtime import (
     DeviceFailed,
@@ -259,9 +259,3 @@ def _gxx(*arguments: str) -> str:
 @cache
 def _compiler() -> str:
     return _gxx("--version").splitlines()[0] + platform.machine()
-
-
-def cache_folder() -> Path:
-    """Of compiled kernels and tuned parameters: DRIFTLOG_CACHE or ~/.cache/driftlog, then `kernels`."""
-    base = os.environ.get("DRIFTLOG_CACHE") or "~/.cache/driftlog"
-    return Path(base).expanduser() / "kernels"

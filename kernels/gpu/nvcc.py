@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import re
 import shutil
@@ -10,10 +11,13 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from infra.files import write_whole
+from kernels.gpu.cache import cache_folder
 from kernels.gpu.runtime import DeviceFailed, macros_of, source_options, source_text, with_macros
 
 SOURCES = Path(__file__).parent.parent / "cuda"
 ARCHITECTURE = "sm_90"
+FLAGS = "-cubin", "--resource-usage", "-std=c++17", "-Werror", "all-warnings"
 _ENTRY = re.compile(
     r"entry function '(?P<name>\w+)'.*?(?P<stack>\d+) bytes stack frame, (?P<stores>\d+) bytes spill stores, "
     r"(?P<loads>\d+) bytes spill loads.*?Used (?P<registers>\d+) registers(?P<rest>[^\n]*)",
@@ -51,10 +55,37 @@ def find() -> Path | None:
     return None
 
 
+def _compiled(nvcc: Path, source: str, text: str, options: list[str]) -> str:
+    """What the compiler and the assembler said."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / source
+        file.write_text(text, "utf-8")
+        done = subprocess.run(
+            [str(nvcc), *options, f"-I{SOURCES}", str(file), "-o", f"{file}.cubin"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    if done.returncode:
+        raise DeviceFailed(f"nvcc: {(done.stderr + done.stdout).strip()[:3000]}")
+    return done.stderr + done.stdout
+
+
+def _digest(nvcc: Path, text: str, options: list[str]) -> str:
+    """Of everything that decides what is said."""
+    at = nvcc.stat()
+    digest = hashlib.sha256(repr((str(nvcc), at.st_mtime_ns, at.st_size, text, options)).encode())
+    for header in sorted(SOURCES.glob("*.cuh")):
+        digest.update(header.read_bytes())
+    return digest.hexdigest()[:24]
+
+
 def resources(
     source: str, defines: dict[str, int | str], architecture: str = ARCHITECTURE
 ) -> dict[str, Resources]:
     """Compile a file of `kernels/cuda` to machine code: what each of its kernels needs.
+
+    What was said of the same source is kept, so that only a changed one is compiled again.
 
     Raises DeviceFailed if it does not compile without a warning, FileNotFoundError without nvcc.
     """
@@ -62,21 +93,13 @@ def resources(
     if nvcc is None:
         raise FileNotFoundError("nvcc is neither on the PATH nor installed as nvidia-cuda-nvcc")
     text = source_text(source)
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / source
-        file.write_text(with_macros(text, source, macros_of(defines)), "utf-8")
-        command = [str(nvcc), "-cubin", "--resource-usage", "-std=c++17", f"-arch={architecture}"]
-        command += ["-Werror", "all-warnings"]
-        done = subprocess.run(
-            [*command, *source_options(text), f"-I{SOURCES}", str(file), "-o", f"{file}.cubin"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    if done.returncode:
-        raise DeviceFailed(f"nvcc: {(done.stderr + done.stdout).strip()[:3000]}")
+    whole = with_macros(text, source, macros_of(defines))
+    options = [*FLAGS, f"-arch={architecture}", *source_options(text)]
+    said = cache_folder() / "nvcc" / f"{_digest(nvcc, whole, options)}.txt"
+    if not said.exists():
+        write_whole(said, _compiled(nvcc, source, whole, options))
     found = {}
-    for entry in _ENTRY.finditer(done.stderr + done.stdout):
+    for entry in _ENTRY.finditer(said.read_text("utf-8")):
         shared = _SHARED.search(entry["rest"])
         found[entry["name"]] = Resources(
             int(entry["registers"]),

@@ -274,4 +274,5 @@ def _properties(cuda: Any, device: Any) -> Properties:
         clock_hz=ask("CLOCK_RATE") * 1e3,
         memory_bandwidth=bandwidth,
         total_memory=int(device.total_memory()),
+        driver="driver of CUDA {}.{}".format(*divmod(cuda.get_driver_version() // 10, 100)),
     )

@@ -55,6 +55,7 @@ class Properties:
     """Bytes per second that the memory's clock and bus allow; 0 where nobody states it."""
     total_memory: int
     """Bytes."""
+    driver: str = ""
 
 
 class Buffer(Protocol):

@@ -70,6 +70,10 @@ BUDGETS: list[Budget] = [
         for sums in SUMS
         for exclusive in range(2)
     ),
+    *(  # what the tuner may choose
+        Budget("scan.cu", SUMS[0] | {"THREADS": n}, {"scan": 64, "tile_sums": 64, "scan_given": 64})
+        for n in (128, 512)
+    ),
     *(Budget("segments.cu", sums, {"segmented_scan": 64, "segmented_sums": 64}) for sums in SUMS),
     *(Budget("spmv.cu", sums, {"spmv_scalar": 32, "spmv_warp": 32}) for sums in SUMS[:2]),
     *(Budget("ring.cu", {"T": sums["T"]}, {"ring_reduce": 32, "ring_gather": 32}) for sums in SUMS),

@@ -69,7 +69,7 @@ def test_the_one_call_goes_to_the_device_and_gives_the_same(in_use: kernels.Devi
     before = kernels.used().get("histogram", {})
     counts, missing = kernels.histograms(x, EDGES, slot, 1)
     single, absent = np.full((1, 20), 7), np.zeros(1, np.int64)
-    kernels.accumulate(x[0], EDGES[0], slot, single, absent)
+    kernels.accumulate([kernels.Column(x[0], EDGES[0], single, absent)], slot)
     assert np.array_equal(single - 7, counts[:, 0]) and absent[0] == missing[0, 0] > 0
     kernels.use(None)
     for mine, theirs in zip((counts, missing), kernels.histograms(x, EDGES, slot, 1), strict=True):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kernels
-from kernels.cpu.histogram import CELLS, MAX_EDGES
+from kernels.cpu.histogram import CELLS, MAX_EDGES, accumulate
 from kernels.reference import bin_index, histogram
 
 SPECIAL = [np.nan, np.inf, -np.inf, 0.0, -0.0, 5e-324, 1e308, -1e308]
@@ -16,7 +16,7 @@ SPECIAL = [np.nan, np.inf, -np.inf, 0.0, -0.0, 5e-324, 1e308, -1e308]
 
 def counted(x: np.ndarray, edges: np.ndarray, slot: np.ndarray, slots: int) -> tuple:
     counts, missing = np.zeros((slots, len(edges) + 1), np.int64), np.zeros(slots, np.int64)
-    kernels.accumulate(x, edges, slot, counts, missing)
+    accumulate(x, edges, slot, counts, missing)
     return counts, missing
 
 
@@ -75,7 +75,7 @@ def test_where_a_batch_is_cut_changes_no_count(batch: tuple, step: int) -> None:
     counts, missing = np.zeros((slots, len(edges) + 1), np.int64), np.zeros(slots, np.int64)
     for at in range(0, len(x), step):
         part = slice(at, at + step)
-        kernels.accumulate(x[part], edges, slot[part], counts, missing)
+        accumulate(x[part], edges, slot[part], counts, missing)
     for mine, theirs in zip((counts, missing), counted(*batch), strict=True):
         assert np.array_equal(mine, theirs)
 
@@ -91,7 +91,7 @@ def test_many_columns_in_one_call_and_counts_that_are_views() -> None:
         assert np.array_equal(counts[:, place, : len(e) + 1], want)
         assert not counts[:, place, len(e) + 1 :].any()
     whole = np.zeros((2, 50), np.int64)
-    kernels.accumulate(x[0], edges[0], slot, whole[:, 7:27], missing[:, 0])
+    accumulate(x[0], edges[0], slot, whole[:, 7:27], missing[:, 0])
     assert np.array_equal(whole[:, 7:27], counts[:, 0]) and not whole[:, 27:].any()
 
 
@@ -116,16 +116,16 @@ def test_what_does_not_fit_is_refused() -> None:
     x, slot = np.zeros(3), np.zeros(3, np.int32)
     counts, missing = np.zeros((1, 3), np.int64), np.zeros(1, np.int64)
     with pytest.raises(ValueError, match=r"\(1, 3\); edges and missing say \(1, 2\)"):
-        kernels.accumulate(x, np.array([1.0]), slot, counts, missing)
+        accumulate(x, np.array([1.0]), slot, counts, missing)
     with pytest.raises(ValueError, match="3 values and 2 slots"):
-        kernels.accumulate(x, np.array([1.0, 2.0]), slot[:2], counts, missing)
+        accumulate(x, np.array([1.0, 2.0]), slot[:2], counts, missing)
     with pytest.raises(IndexError, match="slot 1 of 1"):
-        kernels.accumulate(x, np.array([1.0, 2.0]), slot + np.int32(1), counts, missing)
+        accumulate(x, np.array([1.0, 2.0]), slot + np.int32(1), counts, missing)
     with pytest.raises(IndexError, match="bin is none of 3"):
         kernels.tally(slot, np.array([3], np.int32), slot, counts, missing)
     many = np.arange(MAX_EDGES + 1.0)
     with pytest.raises(ValueError, match="edges; 65535 are the most"):
-        kernels.accumulate(x, many, slot, np.zeros((1, len(many) + 1), np.int64), missing)
+        accumulate(x, many, slot, np.zeros((1, len(many) + 1), np.int64), missing)
     with pytest.raises(ValueError, match="1 columns and the edges of 2"):
         kernels.histograms([x], [x, x], slot, 1)
 
