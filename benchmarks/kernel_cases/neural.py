@@ -65,7 +65,7 @@ def matmul_bfloat16(n: int) -> Case:
     side = max(32, _side(n))
     a, b = _normal((side, side), 1).astype(BFLOAT16), _normal((side, side), 2).astype(BFLOAT16)
 
-    def step(name: str, tiles: gpu_matmul.Tiles = gpu_matmul.TILES[0]) -> Any:
+    def step(name: str, tiles: Any = gpu_matmul.TILES[0]) -> Any:
         def prepare(runtime: Runtime) -> Work:
             x, y = runtime.send(a), runtime.send(b)
             if name == "wmma" and runtime.properties.name == "emulator":
@@ -78,10 +78,15 @@ def matmul_bfloat16(n: int) -> Case:
         x, y = (_bfloat16(t) for t in on_torch(a.astype("f4"), b.astype("f4")))
         return lambda: x @ y
 
-    steps = {f"matmul_mma {t.bm}x{t.bn}x{t.bk}": step("mma", t) for t in gpu_matmul.TILES[::-1]}
+    steps = {
+        f"{'matmul_mma' if isinstance(t, gpu_matmul.Tiles) else 'matmul_wgmma'} {t.bm} x {t.bn}": step(
+            "mma", t
+        )
+        for t in gpu_matmul.TILES[::-1]
+    }
 
     def best(seconds: Any) -> float:
-        return min(value for name, value in seconds.items() if "matmul_mma" in name)
+        return min(value for name, value in seconds.items() if "mma " in name)
 
     return Case(
         "matrix multiply",
@@ -159,14 +164,16 @@ def attention(n: int) -> Case:
     qkv = [_normal((heads, length, d), seed).astype(BFLOAT16) for seed in range(3)]
     single = [x.astype(np.float32) for x in qkv]
 
-    def step(warps: int) -> Any:
+    def step(place: int) -> Any:
         def prepare(runtime: Runtime) -> Work:
             sent = [runtime.send(x) for x in qkv]
             return lambda: gpu_attention.attention(
-                runtime, *sent, causal=True, scale=d**-0.5, gelu="exact", warps=warps
+                runtime, *sent, causal=True, scale=d**-0.5, gelu="exact", step=place
             )
 
         return prepare
+
+    places = {name: place for place, name in enumerate(gpu_attention.STEPS)}
 
     def plain() -> Any:
         hidden = np.triu(np.ones((length, length), np.bool_), 1)
@@ -195,7 +202,7 @@ def attention(n: int) -> Case:
         return lambda: attention_gelu(*there, True, choice)
 
     def best(seconds: Any) -> float:
-        return min(value for name, value in seconds.items() if "attention_mma" in name)
+        return min(value for name, value in seconds.items() if "attention_" in name)
 
     return Case(
         "attention + GeLU",
@@ -203,7 +210,7 @@ def attention(n: int) -> Case:
         *(heads * length * d, 2 * heads * length**2 * d, 8 * heads * length * d),
         lambda: cpu.attention(*qkv, causal=True, scale=d**-0.5, gelu="exact"),
         {"NumPy, a head at a time": plain},
-        {"attention_mma, 4 warps": step(4), "attention_mma, 8 warps": step(8)},
+        {f"attention_{name}": step(places[name]) for name in sorted(places, reverse=True)},
         {"torch SDPA, then GeLU": torch, "Triton": triton},
         same=_near(2**-5),
         goals=(

@@ -189,7 +189,7 @@ def _matmul(runtime: Runtime, a: Any, b: Any) -> Buffer:
     if left.dtype == FLOAT32:
         return gpu_matmul.matmul(runtime, left, right)
     small = left.shape[0] * right.shape[1] < 128 * 128 * runtime.properties.multiprocessors
-    fitting = len(gpu_matmul.TILES) - 1 if small else 0
+    fitting = gpu_matmul.SMALL if small else 0
     size = left.shape[0] * right.shape[1]
     tiles = gpu_matmul.TILES[parameter(runtime, "matmul_mma", size, "tiles", fitting)]
     return gpu_matmul.matmul_tensor(runtime, left, right, tiles=tiles)

@@ -27,6 +27,10 @@ class Tiles:
     warps_n: int = 4
 
     @property
+    def name(self) -> str:
+        return f"matmul_mma {self.bm} x {self.bn} x {self.bk}"
+
+    @property
     def shared_bytes(self) -> int:
         return self.stages * (self.bm + self.bn) * self.bk * 2
 
@@ -45,13 +49,38 @@ class Tiles:
         }
 
 
-TILES = (
+@dataclass(frozen=True, slots=True)
+class GroupTiles:
+    """Launch parameters of `matmul_wgmma`, for compute capability 9.0 alone."""
+
+    bn: int = 256
+    stages: int = 4
+    bm: int = 128
+    threads: int = 256
+
+    @property
+    def name(self) -> str:
+        return f"matmul_wgmma {self.bm} x {self.bn} x 64"
+
+    @property
+    def shared_bytes(self) -> int:
+        return self.stages * (self.bm + self.bn) * 128 + 1024
+
+    def defines(self) -> dict[str, int | str]:
+        return {"BN": self.bn, "STAGES": self.stages}
+
+
+TILES: tuple[Tiles | GroupTiles, ...] = (
     Tiles(),
     Tiles(bn=256, bk=64, stages=3),
     Tiles(bk=64, stages=3),
     Tiles(bm=64, bn=64, warps_n=2),
+    GroupTiles(),
+    GroupTiles(bn=128, stages=6),
 )
-"""What a tuner may choose from; the first is the default, the last for small matrices."""
+"""What a tuner may choose from; the first is the default."""
+SMALL = 3
+"""Place of the tiling for small matrices."""
 
 
 def matmul(runtime: Runtime, a: Buffer, b: Buffer, step: str = "registers") -> Buffer:
@@ -73,9 +102,13 @@ def matmul(runtime: Runtime, a: Buffer, b: Buffer, step: str = "registers") -> B
 
 
 def matmul_tensor(
-    runtime: Runtime, a: Buffer, b: Buffer, step: str = "mma", tiles: Tiles = TILES[0]
+    runtime: Runtime,
+    a: Buffer,
+    b: Buffer,
+    step: str = "mma",
+    tiles: Tiles | GroupTiles = TILES[0],
 ) -> Buffer:
-    """(m, n) = a (m, k) times b (k, n), float16 or bfloat16, summed in float32.
+    """(m, n) = a (m, k) times b (k, n), float16 or bfloat16, summed in float32; `tiles` say by which kernel.
 
     k and n must be multiples of 8 and the operands aligned to 16 bytes; for `wmma` all three multiples of 16.
     Raises DeviceFailed if they are not.
@@ -94,9 +127,15 @@ def matmul_tensor(
         kernel = runtime.kernel("matmul_tensor.cu", "matmul_wmma", **defines(dtype))
         place, block, shared = grid(n // 16, ceil_div(m, 64)), (32, 4, 1), 0
     else:
-        kernel = runtime.kernel(
-            "matmul_tensor.cu", "matmul_mma", **defines(dtype), **tiles.defines()
-        )
+        if isinstance(tiles, GroupTiles):
+            if runtime.properties.compute_capability != (9, 0):
+                raise DeviceFailed(
+                    "matmul_wgmma: compute capability 9.0 alone has its instructions"
+                )
+            source, name = "matmul_hopper.cu", "matmul_wgmma"
+        else:
+            source, name = "matmul_tensor.cu", "matmul_mma"
+        kernel = runtime.kernel(source, name, **defines(dtype), **tiles.defines())
         blocks = ceil_div(m, tiles.bm) * ceil_div(n, tiles.bn)
         place, block, shared = (blocks, 1, 1), (tiles.threads, 1, 1), tiles.shared_bytes
     kernel(*(a, b, c), *map(np.int32, (m, n, k)), grid=place, block=block, shared=shared)

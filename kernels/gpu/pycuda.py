@@ -126,13 +126,14 @@ class PyCuda:
         if (source, macros) not in modules:
             text = source_text(source)
             major, minor = self.properties.compute_capability
+            options, architecture = source_options(text, f"sm_{major}{minor}")
             try:
                 cubin = self._compiled(
                     with_macros(text, source, macros),
                     nvcc=str(nvcc.find() or "nvcc"),
-                    options=[*source_options(text), "-std=c++17"],
+                    options=[*options, "-std=c++17"],
                     no_extern_c=True,
-                    arch=f"sm_{major}{minor}",
+                    arch=architecture,
                     include_dirs=[str(SOURCES)],
                 )
             except (OSError, self.cuda.CompileError) as error:

@@ -55,7 +55,7 @@ def _attention(runtime: Runtime, n: int) -> Launch:
     length = min(2048, max(1, n // 128))
     shape = max(1, n // (128 * length)), length, 128
     q, k, v = (runtime.zeros(shape, BFLOAT16) for _ in range(3))
-    return lambda p: attention.attention(runtime, q, k, v, causal=True, scale=0.1, warps=p["warps"])
+    return lambda p: attention.attention(runtime, q, k, v, causal=True, scale=0.1, step=p["step"])
 
 
 TUNABLES = [
@@ -74,7 +74,12 @@ TUNABLES = [
         [{"tiles": place} for place in range(len(matmul.TILES))],
         _matmul,
     ),
-    Tunable("attention_mma", "attention_tensor.cu", [{"warps": w} for w in (4, 8)], _attention),
+    Tunable(
+        "attention_16",
+        "attention_hopper.cu",
+        [{"step": place} for place in range(len(attention.STEPS))],
+        _attention,
+    ),
 ]
 
 

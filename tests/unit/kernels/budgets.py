@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kernels.gpu.attention import HEAD_DIMS
-from kernels.gpu.matmul import TILES
+from kernels.gpu.matmul import TILES, GroupTiles, Tiles
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,14 @@ BUDGETS: list[Budget] = [
         )
         for element in ({"HALF": 1}, {"BF16": 1})
         for tiles in TILES
+        if isinstance(tiles, Tiles)
+    ),
+    # 64 x 256 sums a warpgroup are half of its registers: the other operands lie in shared memory.
+    *(
+        Budget("matmul_hopper.cu", {kind: 1} | tiles.defines(), {"matmul_wgmma": 224})
+        for kind in ("HALF", "BF16")
+        for tiles in TILES
+        if isinstance(tiles, GroupTiles)
     ),
     # Output and scores of a tile stay in registers.
     *(
@@ -122,6 +130,12 @@ BUDGETS: list[Budget] = [
         for d in HEAD_DIMS
         for element in ({"HALF": 1}, {"BF16": 1})
         for causal, gelu in (({}, {}), ({"CAUSAL": 1}, {"GELU_OUT": 1}))
+    ),
+    *(
+        Budget("attention_hopper.cu", {"HEAD_DIM": d, kind: 1} | more, {"attention_wgmma": 232})
+        for d in HEAD_DIMS
+        for kind in ("HALF", "BF16")
+        for more in ({}, {"CAUSAL": 1, "GELU_OUT": 1})
     ),
     Budget("linear_int8.cu", {}, {"quantise_rows": 40, "linear_dp4a": 48, "linear_mma": 128}),
     # Eight rows on their way per warp, and two blocks: 64 KB in flight.

@@ -42,6 +42,23 @@ def test_kernels_follow_the_reference(
     assert np.abs(found.astype(np.float64) - want).max() < TOLERANCE[dtype]
 
 
+@pytest.mark.parametrize("dtype", DTYPES[1:])
+@pytest.mark.parametrize("step", range(len(gpu.STEPS)), ids=gpu.STEPS)
+@pytest.mark.parametrize("d", gpu.HEAD_DIMS)
+@pytest.mark.parametrize(
+    ("queries", "keys", "causal"),
+    [(130, 500, False), (300, 300, True), (50, 20, True)],
+)
+def test_each_step_of_16_bits_follows_the_reference(
+    runtime: Runtime, dtype: Any, step: int, d: int, queries: int, keys: int, causal: bool
+) -> None:
+    qkv = operands(1, queries, keys, d, dtype)
+    sent = [runtime.send(x) for x in qkv]
+    found = gpu.attention(runtime, *sent, causal=causal, scale=d**-0.5, step=step).get()
+    want = reference.attention(*qkv, causal=causal)
+    assert np.abs(found.astype(np.float64) - want).max() < TOLERANCE[dtype]
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("gelu", ["exact", "tanh"])
 def test_gelu_is_fused_at_the_end(runtime: Runtime, dtype: Any, gelu: str) -> None:

@@ -45,7 +45,7 @@ def test_each_float32_step_multiplies(runtime: Runtime, step: str, m: int, n: in
 @pytest.mark.parametrize("tiles", matmul.TILES, ids=str)
 @pytest.mark.parametrize(("m", "n", "k"), [(1, 8, 8), (130, 136, 40), (70, 264, 200)])
 def test_tensor_cores_multiply_in_every_tiling(
-    runtime: Runtime, dtype: Any, tiles: matmul.Tiles, m: int, n: int, k: int
+    runtime: Runtime, dtype: Any, tiles: matmul.Tiles | matmul.GroupTiles, m: int, n: int, k: int
 ) -> None:
     a, b = pair(m, n, k, dtype)
     found = matmul.matmul_tensor(runtime, runtime.send(a), runtime.send(b), tiles=tiles)
