@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from kernels.gpu.runtime import DeviceFailed, OutOfMemory, Runtime
+from kernels.gpu.runtime import DeviceFailed, OutOfMemory, Runtime, TooLarge
 
 logger = logging.getLogger(__name__)
 R = TypeVar("R")
@@ -67,6 +67,7 @@ class Device:
 class _State:
     device: Device | None = None
     calls: Counter[tuple[str, str]] = field(default_factory=Counter)
+    did_not_fit: set[tuple[str, str]] = field(default_factory=set)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -75,7 +76,9 @@ _state = _State()
 
 def use(device: Device | None) -> None:
     """From now on large batches go to `device`; None: to this processor."""
-    _state.device = device
+    with _state.lock:
+        _state.device = device
+        _state.did_not_fit.clear()
 
 
 def in_use() -> Device | None:
@@ -142,6 +145,8 @@ def in_chunks(n: int, work: Callable[[int, int], None], least: int = 1) -> None:
         stop = min(n, start + size)
         try:
             work(start, stop)
+        except TooLarge:
+            raise
         except OutOfMemory:
             if size <= least:
                 raise
@@ -151,7 +156,16 @@ def in_chunks(n: int, work: Callable[[int, int], None], least: int = 1) -> None:
 
 
 def _go_on(device: Device, kernel: str, error: DeviceFailed) -> None:
-    """A call that does not fit is only that call; any other failure ends the use of the device."""
-    logger.warning("%s: %s failed, going on with the processor: %s", kernel, device.name, error)
-    if not isinstance(error, OutOfMemory) and _state.device is device:
-        _state.device = None
+    """A call that does not fit is only that call; any other failure ends the use of the device.
+
+    Either is said once: of each kernel that did not fit, and of the device.
+    """
+    fits_not = isinstance(error, OutOfMemory)
+    with _state.lock:
+        told = fits_not and (kernel, device.kind) in _state.did_not_fit
+        if fits_not:
+            _state.did_not_fit.add((kernel, device.kind))
+        elif _state.device is device:
+            _state.device = None
+    if not told:
+        logger.warning("%s: %s failed, going on with the processor: %s", kernel, device.name, error)

@@ -9,6 +9,7 @@ import scipy.sparse
 
 import kernels
 from benchmarks.kernel_cases.case import Case, DeviceGoal, Work, close, on_torch
+from kernels.calls.blocks import in_order
 from kernels.gpu import elementwise, reduction, ring, scan, segments, sparse
 from kernels.gpu.runtime import Runtime
 
@@ -156,6 +157,36 @@ def runs(n: int) -> Case:
     )
 
 
+def windows(n: int) -> Case:
+    rng = np.random.default_rng(1)
+    size = 3_600_000
+    times = np.arange(n) * 1000 + rng.integers(-5000, 5000, n)  # an event a second, some disorder
+    x = rng.integers(-1000, 1000, n)
+
+    def peer() -> Any:
+        starts = times // size
+        return np.bincount(starts - starts.min(), x).astype(np.int64)
+
+    def prepare(runtime: Runtime) -> Work:
+        sent = runtime.send(times), runtime.send(x)
+
+        def work() -> Any:
+            starts = segments.window_starts(runtime, sent[0], size)
+            runs = kernels.Segments(*segments.segmented_sums(runtime, starts, sent[1]))
+            return in_order(runs).sums
+
+        return work
+
+    return Case(
+        "windows",
+        f"sums of {n:,} int64 in windows of an hour",
+        *(n, n, 16 * n),
+        lambda: kernels.windows(times, size, x).sums,
+        {"// and bincount": peer},
+        {"window_starts, segmented_sums": prepare},
+    )
+
+
 def product(n: int) -> Case:
     rows, mean = max(1, n // 64), 16
     matrix = scipy.sparse.random_array(
@@ -229,4 +260,4 @@ def _floats(n: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).random(n, np.float32)
 
 
-CASES = [add, reduce, prefix_sums, runs, product, rings]
+CASES = [add, reduce, prefix_sums, runs, windows, product, rings]

@@ -155,20 +155,33 @@ def segments(keys: Any, x: Any) -> Segments:
 def windows(times: Any, size: int, values: Any) -> Segments:
     """Count and sum of values, (n,), for each tumbling window of `size` that has an event, in order.
 
-    times: (n,) int64, of the events, in the unit of `size`; in any order, though sorted is fastest. A
-    window's key is its start, a multiple of `size`. Raises ValueError unless size > 0.
+    times: (n,) int64, of the events, in the unit of `size`, in any order; the nearer to their own, the
+    faster: neighbours of one window are one run, and only runs are sorted. A window's key is its start, a
+    multiple of `size`. Raises ValueError unless size > 0.
     """
     if size <= 0:
         raise ValueError(f"windows of {size}: more than 0 expected")
-    times, values = arrays.taken(times, "times", ("int64",)), arrays.taken(values, "values")
-    if arrays.resident(times=times, values=values):
-        raise TypeError("times and values: windows are cut on this processor; pass NumPy arrays")
-    arrays.same_shape(times=times, values=values)
-    starts = times // size * size
-    if np.any(starts[1:] < starts[:-1]):
-        order = np.argsort(starts, kind="stable")
-        starts, values = starts[order], values[order]
-    return segments(starts, values)
+    there, times, values = _keyed(times, values, "times", "values")
+
+    def part(runtime: Runtime, t: Buffer, v: Buffer) -> Segments:
+        starts = gpu_segments.window_starts(runtime, t, size)
+        return Segments(*gpu_segments.segmented_sums(runtime, starts, v))
+
+    def on_device(runtime: Runtime) -> Segments:
+        if there:
+            return part(runtime, runtime.borrow(times), runtime.borrow(values))
+        parts: list[Segments] = []
+
+        def some(i: int, j: int) -> None:
+            parts.append(part(runtime, runtime.send(times[i:j]), runtime.send(values[i:j])))
+
+        dispatch.in_chunks(len(times), some)
+        return _joined(parts)
+
+    def on_cpu() -> Segments:
+        return Segments(*cpu.segmented_sums(cpu.window_starts(times, size), values))
+
+    return in_order(_run("windows", values, on_device, on_cpu, there))
 
 
 def spmv(offsets: Any, columns: Any, values: Any, x: Any) -> Any:
@@ -213,10 +226,10 @@ def _run(
     return dispatch.run(kernel, arrays.shape_of(x)[0], on_device, on_cpu, resident=there)
 
 
-def _keyed(keys: Any, x: Any) -> tuple[bool, Any, Any]:
-    there = arrays.resident(keys=keys, x=x)
-    keys, x = arrays.taken(keys, "keys", ("int64",)), arrays.taken(x, "x")
-    arrays.same_shape(keys=keys, x=x)
+def _keyed(keys: Any, x: Any, first: str = "keys", second: str = "x") -> tuple[bool, Any, Any]:
+    there = arrays.resident(**{first: keys, second: x})
+    keys, x = arrays.taken(keys, first, ("int64",)), arrays.taken(x, second)
+    arrays.same_shape(**{first: keys, second: x})
     return there, keys, x
 
 
@@ -227,6 +240,14 @@ def _joined(parts: list[Segments]) -> Segments:
     sums = np.concatenate([part.sums for part in parts])
     begins = np.flatnonzero(np.diff(keys, prepend=keys[:1] - 1))
     return Segments(keys[begins], np.add.reduceat(counts, begins), np.add.reduceat(sums, begins))
+
+
+def in_order(runs: Segments) -> Segments:
+    """One segment a key, in the order of the keys; runs of equal keys are added up in theirs."""
+    if np.all(runs.keys[1:] > runs.keys[:-1]):
+        return runs
+    order = np.argsort(runs.keys, kind="stable")
+    return _joined([Segments(runs.keys[order], runs.counts[order], runs.sums[order])])
 
 
 def _check_csr(offsets: Array, columns: Array, width: int) -> None:

@@ -54,6 +54,24 @@ def _scan(x: Any, out: Any, total: Any, exclusive: bool) -> None:
         out[i] = before if exclusive else total
 
 
+def window_starts(times: Array, size: int) -> Array:
+    """Start of each event's window, (n,) int64: a multiple of `size` > 0."""
+    starts = np.empty_like(times)
+    _window_starts(times, size, starts)
+    return starts
+
+
+@compiled
+def _window_starts(times: Any, size: int, starts: Any) -> None:
+    """Neighbours are mostly in one window: only what leaves the last one is divided."""
+    start = np.int64(0)
+    for i in range(len(times)):
+        inside = np.uint64(times[i]) - np.uint64(start)  # unsigned: no difference is too large
+        if times[i] < start or inside >= np.uint64(size):
+            start = times[i] // size * size
+        starts[i] = start
+
+
 def segmented_scan(keys: Array, x: Array) -> Array:
     """Prefix sums of x, (n,), that begin anew where a key, int64 (n,), differs from the one before."""
     out = np.empty_like(x)

@@ -40,7 +40,7 @@ from kernels.gpu.runtime import (
 
 HERE = Path(__file__).parent
 SOURCES = HERE.parent / "cuda"
-HEADERS = "emulator.h", "emulator_types.h", "emulator_intrinsics.h"
+HEADERS = "emulator.h", "emulator_block.h", "emulator_types.h", "emulator_intrinsics.h"
 FLAGS = (
     "-std=c++17",
     "-O1",

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.gpu.runtime import Buffer, OutOfMemory, Runtime
+from kernels.gpu.runtime import Buffer, Runtime, TooLarge
 from kernels.gpu.tuned import parameter
 from kernels.gpu.types import blocks_for, element
 
@@ -19,6 +19,8 @@ ROWS = 16
 """Of a thread, at least: a block's counters are added to the whole at the end."""
 BLOCKS = 4096
 """At most: enough to fill a large device several times over, few enough to add up quickly."""
+COLUMNS = 65535
+"""At most: the second dimension of a grid."""
 COPIES = 32
 """Counters of each bin in a block, at most: one for each lane of a warp."""
 SHARED_BYTES = 24 * 1024
@@ -38,7 +40,8 @@ def histograms(
     """Counts (slots, d, B) and missing (slots, d): see `kernels.cpu.histogram.histograms`.
 
     x: (d, n), float32 or float64, on the device or not. slot: (n,); None: all rows belong to slot 0. Shapes
-    are checked by the caller. Raises OutOfMemory if the bins do not fit into shared memory.
+    are checked by the caller. Raises TooLarge if the bins do not fit into shared memory, or the columns
+    into a launch.
     """
     values: Any = x if hasattr(x, "get") else _columns(x)
     n = values.shape[-1] if len(edges) else 0
@@ -47,6 +50,8 @@ def histograms(
     copies = copies or parameter(runtime, "histogram", size, "copies", COPIES)
     table, levels, bins = edge_table(edges, values.dtype)
     counts = np.zeros((slots, len(edges), bins), np.int64)
+    if len(edges) > COLUMNS:
+        raise TooLarge(f"{len(edges):,} columns; {COLUMNS:,} fit into a launch")
     if counts.size and n:
         here, copies, shared = _plan(runtime, levels, bins, slots, values.dtype.itemsize, copies)
         columns = values if hasattr(values, "get") else runtime.send(values)
@@ -79,7 +84,7 @@ def histograms_of_rows(
 ) -> tuple[Counts, Counts]:
     """Counts (d, B) and missing (d,) of x, (n, d) on the device, float32 or float64.
 
-    Raises OutOfMemory if the bins of 32 columns do not fit into shared memory.
+    Raises TooLarge if the bins of 32 columns do not fit into shared memory.
     """
     n, columns = x.shape
     table, levels, bins = edge_table(edges, x.dtype)
@@ -107,13 +112,6 @@ def histograms_of_rows(
     )
     counts = total.get()
     return counts[:, :-1], counts[:, -1]
-
-
-def fits_rows(runtime: Runtime, edges: Sequence[NDArray[np.float64]], itemsize: int) -> bool:
-    """Whether `histograms_of_rows` can take so many bins."""
-    bins = max((len(e) for e in edges), default=0) + 2
-    levels = max(1, (bins - 2).bit_length())
-    return 32 * ((itemsize << levels) + 4 * bins) <= runtime.properties.shared_per_block
 
 
 def edge_table(
@@ -151,7 +149,7 @@ def _plan(
 
 def _check_shared(runtime: Runtime, bins: int, shared: int) -> None:
     if shared > runtime.properties.shared_per_block:
-        raise OutOfMemory(f"{bins - 1} bins do not fit into shared memory")
+        raise TooLarge(f"{bins - 1} bins do not fit into shared memory")
 
 
 def _columns(x: Any) -> NDArray[Any]:

@@ -32,6 +32,10 @@ class OutOfMemory(DeviceFailed):
     """The device's memory does not hold what was asked for: smaller parts may fit."""
 
 
+class TooLarge(OutOfMemory):
+    """One launch cannot do this, and smaller parts would not change that."""
+
+
 class NoGpu(RuntimeError):
     """There is no GPU to use; the message says what is missing."""
 

@@ -9,11 +9,25 @@ from numpy.typing import NDArray
 
 from kernels.gpu.runtime import Buffer, Runtime
 from kernels.gpu.scan import Board
-from kernels.gpu.types import element_and_sum, line, wider
+from kernels.gpu.types import blocks_for, element_and_sum, line, wider
 
 THREADS = 256
+BLOCKS = 1 << 16
+"""At most, of kernels whose threads go on by the size of the grid."""
 ITEMS = 8
 """Elements of a thread."""
+
+
+def window_starts(runtime: Runtime, times: Buffer, size: int) -> Buffer:
+    """Start of each event's window, (n,) int64: a multiple of `size` > 0."""
+    n = times.shape[0]
+    starts = runtime.empty(n, np.int64)
+    if n:
+        kernel = runtime.kernel("windows.cu", "window_starts")
+        blocks = blocks_for(n, THREADS, BLOCKS)
+        arguments = times, np.int64(size), starts, np.int64(n)
+        kernel(*arguments, grid=line(blocks), block=(THREADS, 1, 1))
+    return starts
 
 
 def segmented_scan(runtime: Runtime, keys: Buffer, x: Buffer) -> Buffer:

@@ -75,6 +75,7 @@ BUDGETS: list[Budget] = [
         for n in (128, 512)
     ),
     *(Budget("segments.cu", sums, {"segmented_scan": 64, "segmented_sums": 64}) for sums in SUMS),
+    Budget("windows.cu", {}, {"window_starts": 40}),
     *(Budget("spmv.cu", sums, {"spmv_scalar": 32, "spmv_warp": 32}) for sums in SUMS[:2]),
     *(Budget("ring.cu", {"T": sums["T"]}, {"ring_reduce": 32, "ring_gather": 32}) for sums in SUMS),
     *(Budget("histogram.cu", {"T": t}, HISTOGRAMS) for t in ("float", "double")),

@@ -167,13 +167,27 @@ def test_windows_of_events_in_any_order(n: int, size: int, ordered: bool, seed: 
     assert (found.keys.tolist(), found.counts.tolist(), found.sums.tolist()) == exact
 
 
-def test_windows_on_a_device(in_use: kernels.Device) -> None:
+@pytest.mark.parametrize("disorder", [0, 50, 10**6])
+def test_windows_on_a_device(in_use: kernels.Device, disorder: int) -> None:
     rng = np.random.default_rng(0)
-    times, values = rng.integers(0, 100_000, 5000), rng.integers(-9, 9, 5000)
-    before = kernels.used().get("segments", {}).get("emulator", 0)
-    found, exact = kernels.windows(times, 700, values), reference.windows(times, 700, values)
-    assert (found.keys.tolist(), found.counts.tolist(), found.sums.tolist()) == exact
-    assert kernels.used()["segments"]["emulator"] == before + 1
+    times = np.arange(-3000, 2000) * 20 + rng.integers(0, disorder + 1, 5000)
+    values = rng.integers(-9, 9, 5000)
+    before = kernels.used().get("windows", {}).get("emulator", 0)
+    exact = reference.windows(times, 700, values)
+    lent = in_use.runtime.send(times), in_use.runtime.send(values)
+    for t, v in ((times, values), lent):
+        found = kernels.windows(t, 700, v)
+        assert (found.keys.tolist(), found.counts.tolist(), found.sums.tolist()) == exact
+    assert kernels.used()["windows"]["emulator"] == before + 2
+
+
+@pytest.mark.parametrize("size", [1, 7, 3_600_000])
+def test_the_start_of_a_window(runtime: Runtime, size: int) -> None:
+    times = np.concatenate([np.arange(-20, 20), [-(2**62), 2**62, size, -size, -size - 1]])
+    times = np.append(times, [2**63 - 1, -(2**63) + size, 2**63 - 1])
+    found = segments.window_starts(runtime, runtime.send(times), size).get()
+    assert np.array_equal(found, times // size * size)
+    assert np.array_equal(kernels.cpu.blocks.window_starts(times, size), found)
 
 
 def csr(rows: int, width: int, mean: float, dtype: str) -> tuple[np.ndarray, ...]:

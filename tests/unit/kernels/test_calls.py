@@ -54,6 +54,7 @@ CALLS: dict[str, Callable[[], Any]] = {
     "scan": lambda: kernels.scan(KEYS),
     "exclusive": lambda: kernels.scan(KEYS.astype(np.int32), exclusive=True),
     "segments": lambda: np.array([*vars_of(kernels.segments(KEYS, KEYS))]),
+    "windows": lambda: np.array([*vars_of(kernels.windows(KEYS[::-1].copy(), 7, KEYS))]),
     "spmv": lambda: kernels.spmv(OFFSETS, COLUMNS, X, X[:50]),
     "histogram": lambda: kernels.histogram(X, EDGES),
     "table": lambda: kernels.histogram(TABLE, TABLE_EDGES),

@@ -111,13 +111,17 @@ def test_a_device_that_fails_is_given_up_with_one_line(
     assert kernels.in_use() is None
 
 
-def test_too_many_bins_for_the_shared_memory_are_left_to_the_processor(
-    in_use: kernels.Device,
+def test_too_many_bins_for_the_shared_memory_are_left_to_the_processor_and_said_once(
+    in_use: kernels.Device, caplog: pytest.LogCaptureFixture
 ) -> None:
-    edges = [np.arange(9000.0)]
-    x, slot = [np.linspace(-1, 9001, 500)], np.zeros(500, np.int32)
-    counts, _ = kernels.histograms(x, edges, slot, 1)
-    assert counts.sum() == 500 and kernels.in_use() is in_use
+    edges = np.arange(30000.0)
+    x, slot = np.linspace(-1, 30001, 500), np.zeros(500, np.int32)
+    for _ in range(2):
+        counts, _ = kernels.histograms([x], [edges], slot, 1)
+        assert counts.sum() == 500 == kernels.histogram(np.stack([x, x], 1), [edges] * 2)[1].sum()
+    assert kernels.in_use() is in_use
+    (record,) = caplog.records
+    assert "30001 bins do not fit into shared memory" in record.message
 
 
 @pytest.mark.parametrize("room", [1, 3, 7, 100])
@@ -203,3 +207,11 @@ def test_a_probe_does_the_same_on_both(emulator: Runtime, kernel: str) -> None:
     )
     for mine, theirs in pairs:
         np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_more_columns_than_a_launch_takes_are_left_to_the_processor(
+    in_use: kernels.Device,
+) -> None:
+    x = list(np.zeros((70_000, 1)))
+    counts, _ = kernels.histograms(x, [np.array([])] * len(x), np.zeros(1, np.int32), 1)
+    assert counts.sum() == 70_000 and kernels.in_use() is in_use
