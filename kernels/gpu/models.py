@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.gpu.elements import FLOAT32, ceil_div
-from kernels.gpu.runtime import Buffer, OutOfMemory, Runtime
+from kernels.gpu.runtime import Buffer, Runtime, TooLarge
 
 BLOCK = 128
 STAGED_BYTES = 48 * 1024
@@ -29,10 +29,10 @@ def trees_sum(
     *,
     base_last: bool,
 ) -> Buffer:
-    """(n, outputs): see `kernels.reference.models.trees_sum`; raises OutOfMemory for too many outputs."""
+    """(n, outputs): see `kernels.reference.models.trees_sum`; raises TooLarge for too many outputs."""
     (n, features), outputs = x.shape, base.shape[0]
     if outputs > MOST_OUTPUTS:
-        raise OutOfMemory(f"{outputs} outputs; {MOST_OUTPUTS} are kept in registers")
+        raise TooLarge(f"{outputs} outputs; {MOST_OUTPUTS} are kept in registers")
     out = runtime.empty((n, outputs), values.dtype)
     if n == 0:
         return out
@@ -61,12 +61,12 @@ def trees_sum(
 def linear_margins(
     runtime: Runtime, x: Buffer, center: Buffer, weight: Buffer, intercept: float
 ) -> Buffer:
-    """(n,) float32: see `kernels.reference.models.linear_margins`; raises OutOfMemory for long rows."""
+    """(n,) float32: see `kernels.reference.models.linear_margins`; raises TooLarge for long rows."""
     n, features = x.shape
     out = runtime.empty(n, np.float32)
     shared = 4 * (BLOCK * (features | 1) + 2 * features)
     if shared > runtime.properties.shared_per_block:
-        raise OutOfMemory(f"{features} features of {BLOCK} rows do not fit into shared memory")
+        raise TooLarge(f"{features} features of {BLOCK} rows do not fit into shared memory")
     if n == 0:
         return out
     kernel = runtime.kernel("linear_model.cu", "linear_margins", BLOCK=BLOCK)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.gpu.elements import ceil_div, grid
-from kernels.gpu.runtime import Buffer, DeviceFailed, OutOfMemory, Runtime
+from kernels.gpu.runtime import Buffer, DeviceFailed, Runtime, TooLarge
 from kernels.gpu.types import aligned
 
 MOST = 256
@@ -31,13 +31,13 @@ def candidates(
 
     vectors: (n, d) float32, d a multiple of 4. inverse: (n,) float32. queries: (count, d) float32,
     of length 1.
-    `tiled`: which kernel; None chooses. Raises OutOfMemory for k > MOST.
+    `tiled`: which kernel; None chooses. Raises TooLarge for k > MOST.
     """
     (n, columns), count = vectors.shape, queries.shape[0]
     if n == 0 or count == 0:
         return np.full((count, k), -1, np.int64), np.full((count, k), -np.inf, np.float32)
     if not 0 < k <= MOST:
-        raise OutOfMemory(f"the best {k}; 1 to {MOST} are kept in shared memory")
+        raise TooLarge(f"the best {k}; 1 to {MOST} are kept in shared memory")
     if columns % 4 or not aligned(vectors, queries):
         raise DeviceFailed("top-k: rows that do not begin at multiples of 16 bytes: copy them")
     length = max(32, 1 << (k - 1).bit_length())
