@@ -18,7 +18,8 @@ from streams.outcomes import log_loss
 from streams.replay import Progress
 from streams.task import Task
 
-BATCH = 512
+BATCH = 8192
+"""Events that are scored at a time: enough for a device to be worth it, where one is in use."""
 
 
 @dataclass(slots=True)

@@ -16,6 +16,7 @@ from models.registry_log import RegistryLog, Stopped
 from models.snapshots import Snapshots
 from models.trainer import Trainer
 from models.trainer_metrics import TrainerMetrics
+from streams.device import export_calls, use_device
 from streams.log import connect_codec
 from streams.task import Task
 
@@ -30,6 +31,8 @@ def main(settings: Settings, tasks: Sequence[Task]) -> None:
     history = History(settings.clickhouse)
     store = ArtifactStore(settings.artifacts)
     metrics = TrainerMetrics()
+    use_device(settings)
+    export_calls(metrics.registry)
     trainer = Trainer(tasks, log, Snapshots(history, store), store, metrics, stop)
 
     def on_signal(*_: Any) -> None:

@@ -2,13 +2,16 @@
 
 Bit equality holds because one thread runs the session (no split of rows or trees that depends on the
 batch), tree leaves are added in the order of the trees, and files with vectorised functions say in
-their metadata to what multiple of rows a batch is filled up.
+their metadata to what multiple of rows a batch is filled up. Large batches go to a device where one
+is in use (see `kernels.dispatch`) and gives the same bits (see `models.device_scorer`).
 """
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +20,17 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
+from kernels import dispatch
+from kernels.gpu.runtime import DeviceFailed
 from models.artifacts import ArtifactRefused, read_verified
+from models.device_scorer import DeviceScorer
 from models.encoder import Encoder
+from models.ensembles import NotSupported
 from models.onnx_graph import METADATA, OPERATORS, PAD
 
 __all__ = ["ArtifactRefused", "Scorer"]
 
+logger = logging.getLogger(__name__)
 MAX_PAD = 64
 _DOMAINS = frozenset(("", "ai.onnx", "ai.onnx.ml"))
 
@@ -30,9 +38,16 @@ _DOMAINS = frozenset(("", "ai.onnx", "ai.onnx.ml"))
 class Scorer:
     """A loaded model. Thread-safe; `encoder` names the features that it reads."""
 
-    def __init__(self, session: onnxruntime.InferenceSession, encoder: Encoder, rows: int) -> None:
+    def __init__(
+        self,
+        session: onnxruntime.InferenceSession,
+        encoder: Encoder,
+        rows: int,
+        model: onnx.ModelProto,
+    ) -> None:
         self._session = session
         self._rows = rows
+        self._model = model
         self.encoder = encoder
 
     @classmethod
@@ -55,7 +70,7 @@ class Scorer:
         options.log_severity_level = 4
         try:
             session = onnxruntime.InferenceSession(data, options, ["CPUExecutionProvider"])
-            scorer = cls(session, encoder, rows)
+            scorer = cls(session, encoder, rows, model)
             probe = scorer.score([{}, {}])
         except Exception as error:  # onnxruntime has a class of exception for each status code
             raise ArtifactRefused(f"onnxruntime does not run it: {_line(error)}") from error
@@ -80,9 +95,31 @@ class Scorer:
 
     def score_matrix(self, matrix: NDArray[np.float32]) -> NDArray[np.float64]:
         """As `score`, of encoded rows (n, features)."""
-        count = len(matrix)
-        if count == 0:
+        if len(matrix) == 0:
             return np.empty(0, dtype=np.float64)
+        if (device := dispatch.in_use()) and (kernels := self._on_device):
+            values = kernels.values(len(matrix))
+            if device.wants(kernels.kernel, values):
+                return kernels.score(matrix).astype(np.float64)
+        return self._by_onnx(matrix)
+
+    @cached_property
+    def _on_device(self) -> DeviceScorer | None:
+        """The kernels' form of the file; None if they have none, or one that differs in a bit."""
+        try:
+            made = DeviceScorer(self._model, self._rows)
+            if made.agrees(self._by_onnx):
+                return made
+        except NotSupported:
+            return None
+        except DeviceFailed as error:
+            logger.warning("%s: ONNX Runtime scores it: %s", self.task, error)
+            return None
+        logger.warning("%s: the kernels score it with other bits: ONNX Runtime does it", self.task)
+        return None
+
+    def _by_onnx(self, matrix: NDArray[np.float32]) -> NDArray[np.float64]:
+        count = len(matrix)
         short = -count % self._rows
         if short:
             matrix = np.concatenate([matrix, np.repeat(matrix[-1:], short, axis=0)])

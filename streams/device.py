@@ -18,11 +18,12 @@ from kernels import devices
 logger = structlog.get_logger()
 
 
-def use_device(settings: Settings) -> str:
+def use_device(settings: Settings, *, say: bool = True) -> str:
     """Large batches of kernels go to the device of DRIFTLOG_DEVICE from now on; its name.
 
-    Raises InfraError if it asks for a GPU or the emulator and there is none. A process that is forked later
-    works on its processor: a GPU's context is its parent's alone.
+    `say`: log it, as services do; commands keep their output to themselves. Raises InfraError if it asks
+    for a GPU or the emulator and there is none. A process that is forked later works on its processor: a
+    GPU's context is its parent's alone.
     """
     try:
         device = devices.chosen(settings.device)
@@ -32,7 +33,8 @@ def use_device(settings: Settings) -> str:
     if device is not None:
         os.register_at_fork(after_in_child=lambda: kernels.use(None))
     name = kernels.CPU if device is None else device.name
-    logger.info("kernels", device=name, setting=settings.device)
+    if say:
+        logger.info("kernels", device=name, setting=settings.device)
     return name
 
 

@@ -160,7 +160,7 @@ def _replay(
     from streams.side_by_side import Plan, rebuild_all
 
     settings = instance.settings()
-    use_device(settings)
+    use_device(settings, say=False)
     tasks = instance.tasks(settings)
     driven = list(live_folds(settings, tasks).values())
     windows = {f"{task.name}.windows": task for task in tasks}
@@ -234,7 +234,7 @@ def _verify(names: list[str], as_json: bool) -> None:
     from streams.device import use_device
 
     settings = instance.settings()
-    use_device(settings)
+    use_device(settings, say=False)
     tasks = instance.tasks(settings)
     codec = log.connect_codec(settings, tasks)
     folds = _chosen(verify.all_folds(settings, tasks), names)

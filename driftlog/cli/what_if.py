@@ -49,10 +49,12 @@ def model_replay(
     from models.registry import Registry
     from models.scorer import ArtifactRefused
     from streams import log, replay
+    from streams.device import use_device
 
     settings = instance.settings()
     tasks = instance.tasks(settings)
     codec = log.connect_codec(settings, tasks)
+    use_device(settings, say=False)
     registry = replay.rebuild(settings.bootstrap, codec, [Registry()]).states["registry"]
     known = registry.versions.get(version)
     task = next((task for task in tasks if known and task.name == known.task), None)

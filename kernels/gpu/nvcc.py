@@ -94,7 +94,8 @@ def resources(
         raise FileNotFoundError("nvcc is neither on the PATH nor installed as nvidia-cuda-nvcc")
     text = source_text(source)
     whole = with_macros(text, source, macros_of(defines))
-    options = [*FLAGS, f"-arch={architecture}", *source_options(text)]
+    more, architecture = source_options(text, architecture)
+    options = [*FLAGS, f"-arch={architecture}", *more]
     said = cache_folder() / "nvcc" / f"{_digest(nvcc, whole, options)}.txt"
     if not said.exists():
         write_whole(said, _compiled(nvcc, source, whole, options))

@@ -126,13 +126,14 @@ class PyCuda:
         if (source, macros) not in modules:
             text = source_text(source)
             major, minor = self.properties.compute_capability
+            options, architecture = source_options(text, f"sm_{major}{minor}")
             try:
                 cubin = self._compiled(
                     with_macros(text, source, macros),
                     nvcc=str(nvcc.find() or "nvcc"),
-                    options=[*source_options(text), "-std=c++17"],
+                    options=[*options, "-std=c++17"],
                     no_extern_c=True,
-                    arch=f"sm_{major}{minor}",
+                    arch=architecture,
                     include_dirs=[str(SOURCES)],
                 )
             except (OSError, self.cuda.CompileError) as error:
@@ -172,7 +173,7 @@ class CudaBuffer:
         out = np.empty(self.shape, self.dtype)
         if out.nbytes:
             with self._runtime.current():
-                self._runtime.cuda.memcpy_dtoh(out, self.address)
+                self._runtime.cuda.memcpy_dtoh(_bytes(out), self.address)
         return out
 
     def set(self, array: Array) -> None:
@@ -183,12 +184,17 @@ class CudaBuffer:
             )
         if given.nbytes:
             with self._runtime.current():
-                self._runtime.cuda.memcpy_htod(self.address, given)
+                self._runtime.cuda.memcpy_htod(self.address, _bytes(given))
 
     def fill(self, byte: int = 0) -> None:
         if self.nbytes:
             with self._runtime.current():
                 self._runtime.cuda.memset_d8(self.address, byte, self.nbytes)
+
+
+def _bytes(array: Array) -> Array:
+    """The same memory: PyCUDA asks for a buffer of a type that it knows, which bfloat16 is not."""
+    return array.reshape(-1).view(np.uint8)
 
 
 class CudaKernel:

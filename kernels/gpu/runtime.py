@@ -19,6 +19,7 @@ Array = NDArray[Any]
 Macros = tuple[tuple[str, str], ...]
 HEADERS = "<cuda_fp16.h>", "<cuda_bf16.h>"
 """Of nvcc, which every source may use."""
+ARCHITECTURE = "-arch="
 OPTIONS = "// nvcc:"
 """How a line of a source begins that names options it must be compiled with."""
 
@@ -157,10 +158,17 @@ def macros_of(defines: Mapping[str, int | str]) -> Macros:
     return tuple(sorted((name, str(value)) for name, value in defines.items()))
 
 
-def source_options(text: str) -> list[str]:
-    """Options that a source asks nvcc for in a line such as `// nvcc: --fmad=false`."""
+def source_options(text: str, architecture: str) -> tuple[list[str], str]:
+    """Options that a source asks nvcc for in a line such as `// nvcc: --fmad=false`, and the architecture.
+
+    That is the one given, unless the source asks for its own: `// nvcc: -arch=sm_90a`.
+    """
     lines = (line for line in text.splitlines() if line.startswith(OPTIONS))
-    return [option for line in lines for option in line.removeprefix(OPTIONS).split()]
+    asked = [option for line in lines for option in line.removeprefix(OPTIONS).split()]
+    for option in asked:
+        if option.startswith(ARCHITECTURE):
+            architecture = option.removeprefix(ARCHITECTURE)
+    return [o for o in asked if not o.startswith(ARCHITECTURE)], architecture
 
 
 def shape_of(shape: Shape) -> tuple[int, ...]:

@@ -16,6 +16,7 @@ from kernels.cpu import distances as cpu_distances
 from kernels.cpu import histogram as cpu_histogram
 from kernels.gpu import distances, elementwise, histogram, reduction, scan, segments, sparse
 from kernels.gpu.runtime import Runtime
+from kernels.tuner import model_probes
 
 Work = Callable[[], object]
 Probe = Callable[[Runtime, int], tuple[Work, Work]]
@@ -115,4 +116,5 @@ PROBES: dict[str, Probe] = {
     "scan": _scan,
     "segments": _segments,
     "spmv": _spmv,
+    **model_probes.PROBES,
 }

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Callable
 
 import numpy as np
 
 from infra.settings import DEVICES
-from kernels.gpu import elementwise, histogram, scan
+from kernels.gpu import attention, elementwise, histogram, matmul, scan
+from kernels.gpu.elements import BFLOAT16
 from kernels.gpu.runtime import NoGpu, Runtime
 from kernels.gpu.tuned import Parameters
 from kernels.tuner.search import Cache, Tunable, tune
@@ -42,6 +44,20 @@ def _histogram(runtime: Runtime, n: int) -> Launch:
     )
 
 
+def _matmul(runtime: Runtime, n: int) -> Launch:
+    side = max(8, math.isqrt(n) // 8 * 8)
+    a, b = (runtime.zeros((side, side), BFLOAT16) for _ in range(2))
+    return lambda p: matmul.matmul_tensor(runtime, a, b, tiles=matmul.TILES[p["tiles"]])
+
+
+def _attention(runtime: Runtime, n: int) -> Launch:
+    """Heads of 2048 queries, or fewer, and 128 columns."""
+    length = min(2048, max(1, n // 128))
+    shape = max(1, n // (128 * length)), length, 128
+    q, k, v = (runtime.zeros(shape, BFLOAT16) for _ in range(3))
+    return lambda p: attention.attention(runtime, q, k, v, causal=True, scale=0.1, step=p["step"])
+
+
 TUNABLES = [
     # Not the reduction: the size of its blocks decides the order of the additions, so the bits of a sum.
     Tunable("add", "vector_add.cu", _threads(128, 256, 512, 1024), _add),
@@ -51,6 +67,18 @@ TUNABLES = [
         "histogram.cu",
         [{"threads": t, "copies": c} for t in (128, 256, 512) for c in (4, 8, 16, 32)],
         _histogram,
+    ),
+    Tunable(
+        "matmul_mma",
+        "matmul_tensor.cu",
+        [{"tiles": place} for place in range(len(matmul.TILES))],
+        _matmul,
+    ),
+    Tunable(
+        "attention_16",
+        "attention_hopper.cu",
+        [{"step": place} for place in range(len(attention.STEPS))],
+        _attention,
     ),
 ]
 

@@ -127,6 +127,7 @@ def test_bad_lines_are_told_and_good_ones_produced(system: System) -> None:
         (("replay", "--fold", "nonsense"), "no fold"),
         (("replay", "--to", "yesterday"), "is no time"),
         (("replay", "--model", "flights-99"), "flights-99"),
+        (("similar", "flights", "nobody"), "no prediction nobody"),
         (("models", "show", "flights-99"), "flights-99"),
         (("chaos", "kill", "broker-9"), "unknown target"),
         (("up", "--task", "no_such_file.py"), "already up"),
@@ -183,6 +184,19 @@ def test_logged_scores_come_back_bit_for_bit(system: System) -> None:
     row = system.json("replay", *words)
     assert row["answered_by"] == row["rescored_with"] == "flights-1"
     assert row["predictions"] == row["bit_identical"] == 1_000
+
+
+def test_a_logged_prediction_has_neighbours_with_outcomes(system: System) -> None:
+    (first,) = rows(
+        system, "SELECT event_id FROM flights_predictions FINAL ORDER BY event_time LIMIT 1"
+    )
+    words = ("similar", "flights", first["event_id"], "-k", "20", "--json", "--device", "cpu")
+    found = [json.loads(line) for line in system.ok(*words).splitlines()]
+    cosines = [each["cosine"] for each in found]
+    assert len(found) == 20 and cosines == sorted(cosines, reverse=True) and cosines[0] > 0.5
+    assert first["event_id"] not in [each["prediction_id"] for each in found]
+    assert {each["label"] for each in found} & {0, 1}
+    assert found == [json.loads(line) for line in system.ok(*words).splitlines()]
 
 
 def test_state_as_of_a_moment_is_the_same_each_time(system: System) -> None:

@@ -1,0 +1,1 @@
+"""Retrieval: exact nearest vectors, from an index that is a fold over events."""
