@@ -42,6 +42,8 @@ def accumulate(columns: Sequence[Column], slot: Slots) -> None:
     slot: (n,), as in `kernels.cpu.histogram.accumulate`, and so are the errors. All columns have as many
     slots.
     """
+    if not columns:
+        return
     device = dispatch.in_use()
     if device is None or not device.wants("histogram", len(slot) * len(columns)):
         dispatch.count("histogram")
