@@ -21,6 +21,7 @@ from streams.canonical import fingerprint
 from streams.checkpoint import CheckpointRefused, CountingProjector
 from streams.fold import Fold, Seen
 from streams.log import Offsets
+from streams.orphans import end_with
 from streams.replay import Progress, rebuild, topic_ids, topics_of
 
 PROGRESS_SECONDS = 0.2
@@ -236,7 +237,9 @@ def _together(
     global _shared  # noqa: PLW0603 - inherited by the processes that are forked below
     _shared = _Shared(plan, work, _FORK.SimpleQueue())
     try:
-        with ProcessPoolExecutor(jobs, _FORK) as pool:
+        with ProcessPoolExecutor(
+            jobs, _FORK, initializer=end_with, initargs=(os.getpid(),)
+        ) as pool:
             order = sorted(range(len(work)), key=lambda index: -work[index].size)
             running = {index: pool.submit(_work, index) for index in order}
             _follow(list(running.values()), [job.size for job in work], on_progress)
