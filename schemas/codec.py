@@ -55,7 +55,7 @@ class Codec:
             topic.name: frozenset(schema["name"] for schema in topic.schemas)
             for topic in self._topics.values()
         }
-        self._writers: dict[str, tuple[int, dict[str, Writer]]] = {}
+        self._writers: dict[str, dict[str, Writer]] = {}
         self._readers: dict[str, Any] = {
             _full_name(schema): _parse(schema)
             for topic in self._topics.values()
@@ -70,7 +70,7 @@ class Codec:
 
     def encode(self, event: Event) -> bytes:
         """Raises InvalidEvent if a value does not fit the schema, or what the registry client raises."""
-        _, branches = self._writers.get(event.topic) or self._writer(event.topic)
+        branches = self._writers.get(event.topic) or self._writer(event.topic)
         if event.type not in branches:
             raise InvalidEvent(f"{event.topic} carries {', '.join(branches)}, not {event.type}")
         start, schema, write = branches[event.type]
@@ -135,7 +135,7 @@ class Codec:
         types = self._types.get(topic)
         return types is None or event_type in types
 
-    def _writer(self, name: str) -> tuple[int, dict[str, Writer]]:
+    def _writer(self, name: str) -> dict[str, Writer]:
         topic = self._topics.get(name)
         if topic is None:
             raise InvalidEvent(f"no topic {name} is in the catalogue")
@@ -147,8 +147,8 @@ class Codec:
             parsed = _parse(schema)
             start = _HEADER.pack(0, schema_id) + branch
             writers[schema["name"]] = (start, parsed, encoder(parsed) or _unfit)
-        self._writers[name] = (schema_id, writers)
-        return self._writers[name]
+        self._writers[name] = writers
+        return writers
 
     def _learn(self, schema_id: int) -> list[Branch]:
         if schema_id in self._refused:

@@ -196,12 +196,16 @@ class FetchClient:
         self._thread.start()
 
     @property
+    def _share(self) -> int:
+        return ALL_BYTES // max(1, len(self._parts))
+
+    @property
     def _fetch_bytes(self) -> int:
-        return min(self._most_fetched, ALL_BYTES // max(1, len(self._parts)))
+        return min(self._most_fetched, self._share)
 
     @property
     def _queue_bytes(self) -> int:
-        return min(self._most_queued, ALL_BYTES // max(1, len(self._parts)))
+        return min(self._most_queued, self._share)
 
     def start(self, topic: str, partition: int, offset: int) -> OpenPartition:
         part = OpenPartition(topic, partition, offset, offset)

@@ -7,7 +7,6 @@ not what it should be, is left to the row codec, which knows what to say about i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from consumers.history.blocks import MS, UnfitEvent, arrow_type
-from consumers.history.columns import Column, kind, record_columns, split_optional
+from consumers.history.columns import Leaf, kind, leaves
 from consumers.history.record import Part
 from schemas.catalogue import Schema, Topic
 from schemas.codec import Codec
@@ -35,57 +34,31 @@ _KINDS: dict[str, Kind] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Leaf:
-    """A column of the table, the field it comes from, and whether that may be null."""
-
-    column: Column
-    kind: Kind
-    type: pa.DataType
-    optional: bool
-
-    @property
-    def path(self) -> str:
-        return ".".join(self.column.path)
-
-
-def plain_leaves(schema: Schema) -> list[Leaf] | None:
-    """All of a record type's leaf fields; None if one of them is no plain column (a list, a nullable int)."""
-    leaves = []
-    for column in record_columns(schema):
-        type_, optional = _field(schema, column.path)
-        wanted = _KINDS.get(kind(type_))
-        if wanted is None or (wanted == "long" and optional):
+def plain_leaves(schema: Schema) -> list[tuple[Leaf, Kind]] | None:
+    """All of a record type's leaves; None if one of them is no plain column (a list, a nullable int)."""
+    found = []
+    for leaf in leaves(schema):
+        wanted = _KINDS.get(kind(leaf.type))
+        if wanted is None or (wanted == "long" and leaf.optional):
             return None
-        leaves.append(Leaf(column, wanted, arrow_type(type_), optional))
-    return leaves
-
-
-def _field(schema: Schema, path: Sequence[str]) -> tuple[Any, bool]:
-    """(type of the field at a path, whether it or a record around it may be null)."""
-    at: Any = schema
-    optional = False
-    for name in path:
-        types = {field["name"]: field["type"] for field in at["fields"]}
-        at, may_be_null = split_optional(types[name])
-        optional |= may_be_null
-    return at, optional
+        found.append((leaf, wanted))
+    return found
 
 
 class ColumnBlocks:
     """Turns the records of one topic into tables; see `of`."""
 
-    def __init__(self, codec: Codec, topic: Topic, leaves: Sequence[Leaf]) -> None:
+    def __init__(self, codec: Codec, topic: Topic, plain: Sequence[tuple[Leaf, Kind]]) -> None:
         self._type = str(topic.schemas[0]["name"])
-        self._leaves = leaves
-        projection = {leaf.path: leaf.kind for leaf in leaves}
+        self._leaves = [(".".join(leaf.path), leaf, arrow_type(leaf.type)) for leaf, _ in plain]
+        projection = {".".join(leaf.path): wanted for leaf, wanted in plain}
         self._decoder = ColumnDecoder(codec, topic.name, self._type, projection)
 
     @classmethod
     def of(cls, codec: Codec, topic: Topic) -> ColumnBlocks | None:
         """None unless the topic has one type of event, and that a plain one."""
-        leaves = plain_leaves(topic.schemas[0]) if len(topic.schemas) == 1 else None
-        return None if leaves is None else cls(codec, topic, leaves)
+        plain = plain_leaves(topic.schemas[0]) if len(topic.schemas) == 1 else None
+        return None if plain is None else cls(codec, topic, plain)
 
     def table(self, part: Part) -> tuple[pa.Table, list[int]]:
         """(rows, indices of the records that are none of them).
@@ -96,7 +69,9 @@ class ColumnBlocks:
             Records.of(part.topic, part.partition, part.values, part.offsets, part.recorded_ms)
         )
         n = len(columns)
-        arrays = {leaf.column.name: _array(leaf, columns.data[leaf.path]) for leaf in self._leaves}
+        arrays = {
+            leaf.name: _array(leaf, type_, columns.data[path]) for path, leaf, type_ in self._leaves
+        }
         arrays["_type"] = pa.repeat(pa.scalar(self._type), n)
         arrays["_topic"] = pa.repeat(pa.scalar(part.topic), n)
         arrays["_partition"] = pa.array(np.full(n, part.partition, np.int32))
@@ -105,14 +80,14 @@ class ColumnBlocks:
         return pa.table(arrays), [one.index for one in bad]
 
 
-def _array(leaf: Leaf, values: Any) -> pa.Array:
-    if leaf.kind == "double":
-        found = pa.array(values, mask=_nulls(values))
+def _array(leaf: Leaf, type_: pa.DataType, values: Any) -> pa.Array:
+    if isinstance(values, pa.Array):
+        found = values
     else:
-        found = values if leaf.kind == "text" else pa.array(values)
+        found = pa.array(values, mask=_nulls(values) if values.dtype.kind == "f" else None)
     if found.null_count and not leaf.optional:
-        raise UnfitEvent(f"{leaf.path} is missing")
-    return found if found.type == leaf.type else found.cast(leaf.type)
+        raise UnfitEvent(f"{leaf.name} is missing")
+    return found if found.type == type_ else found.cast(type_)
 
 
 def _nulls(values: NDArray[np.float64]) -> NDArray[np.bool_] | None:

@@ -66,22 +66,43 @@ class Column:
     """`DEFAULT ...` or `MATERIALIZED ...`; empty for a column that is always written."""
 
 
-def record_columns(schema: Schema) -> Iterator[Column]:
-    """The columns of a record: nested records flattened with `_`, all else one column a field."""
-    return _flatten(schema, (), nullable=False)
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """A field of a record that is no record itself."""
+
+    path: tuple[str, ...]
+    type: Any
+    """In Avro, without null."""
+    optional: bool
+    """Whether it, or a record around it, may be null."""
+    doc: str
+
+    @property
+    def name(self) -> str:
+        """Of its column."""
+        return "_".join(self.path)
 
 
-def _flatten(schema: Schema, path: tuple[str, ...], *, nullable: bool) -> Iterator[Column]:
+def leaves(schema: Schema, path: tuple[str, ...] = (), *, optional: bool = False) -> Iterator[Leaf]:
+    """The leaf fields of a record at `path`, in order."""
     for field in schema["fields"]:
         here = (*path, str(field["name"]))
-        inner, optional = split_optional(field["type"], here)
+        inner, may_be_null = split_optional(field["type"], here)
         if kind(inner) == "record":
-            yield from _flatten(inner, here, nullable=nullable or optional)
-            continue
-        type_ = column_type(inner, here, nullable=nullable or optional)
-        if type_ in ("String", "Nullable(String)") and (path or here[-1] in _FEW_VALUES):
+            yield from leaves(inner, here, optional=optional or may_be_null)
+        else:
+            yield Leaf(here, inner, optional or may_be_null, str(field.get("doc", "")))
+
+
+def record_columns(schema: Schema) -> Iterator[Column]:
+    """The columns of a record: nested records flattened with `_`, all else one column a field."""
+    for leaf in leaves(schema):
+        type_ = column_type(leaf.type, leaf.path, nullable=leaf.optional)
+        if type_ in ("String", "Nullable(String)") and (
+            len(leaf.path) > 1 or leaf.name in _FEW_VALUES
+        ):
             type_ = f"LowCardinality({type_})"
-        yield Column("_".join(here), type_, here, str(field.get("doc", "")))
+        yield Column(leaf.name, type_, leaf.path, leaf.doc)
 
 
 def split_optional(avro: Any, path: tuple[str, ...] = ()) -> tuple[Any, bool]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 from schemas.event import Position
 
@@ -20,16 +20,16 @@ class Record:
     recorded_ms: int
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Part:
     """Records of one partition in the order of their offsets: a list for each of their fields."""
 
     topic: str
     partition: int
-    offsets: list[int] = field(default_factory=list)
-    keys: list[bytes | None] = field(default_factory=list)
-    values: list[bytes | None] = field(default_factory=list)
-    recorded_ms: list[int] = field(default_factory=list)
+    offsets: list[int]
+    keys: list[bytes | None]
+    values: list[bytes | None]
+    recorded_ms: list[int]
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -40,16 +40,3 @@ class Part:
 
     def __iter__(self) -> Iterator[Record]:
         return (self[index] for index in range(len(self)))
-
-
-def parts(records: Iterable[Record]) -> list[Part]:
-    """Records of any partitions as parts."""
-    found: dict[Partition, Part] = {}
-    for record in records:
-        at = record.at
-        part = found.setdefault((at.topic, at.partition), Part(at.topic, at.partition))
-        part.offsets.append(at.offset)
-        part.keys.append(record.key)
-        part.values.append(record.value)
-        part.recorded_ms.append(record.recorded_ms)
-    return list(found.values())

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from consumers.history.engine import Engine
-from consumers.history.record import parts
 from consumers.history.sink import BatchDecoder
 from consumers.history.store import Store, open_embedded
 from schemas.codec import Codec
@@ -16,6 +15,7 @@ from tests.unit.consumers.history_data import (
     TOPICS,
     MemoryRegistry,
     label,
+    parts,
     prediction,
     records,
     uid,

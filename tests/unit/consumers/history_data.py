@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from consumers.history.record import Record
+from consumers.history.record import Part, Partition, Record
 from schemas.catalogue import Topic, system_topics, task_topics
 from schemas.codec import Codec
 from schemas.errors import RegistryUnavailable, UnknownSchema
@@ -79,3 +79,18 @@ def records(
         )
         for index, event in enumerate(events)
     ]
+
+
+def parts(records: Iterable[Record]) -> list[Part]:
+    """Records of any partitions as parts."""
+    found: dict[Partition, Part] = {}
+    for record in records:
+        at = record.at
+        part = found.setdefault(
+            (at.topic, at.partition), Part(at.topic, at.partition, [], [], [], [])
+        )
+        part.offsets.append(at.offset)
+        part.keys.append(record.key)
+        part.values.append(record.value)
+        part.recorded_ms.append(record.recorded_ms)
+    return list(found.values())

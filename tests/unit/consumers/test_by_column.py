@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from consumers.history import sink
 from consumers.history.by_column import LEAST, ColumnBlocks, plain_leaves
-from consumers.history.record import Record, parts
+from consumers.history.record import Record
 from consumers.history.sink import Batch, BatchDecoder
 from schemas.codec import Codec
 from schemas.event import Event, Position
@@ -21,6 +21,7 @@ from tests.unit.consumers.history_data import (
     TOPICS,
     MemoryRegistry,
     label,
+    parts,
     prediction,
     records,
     uid,

@@ -12,13 +12,20 @@ import pytest
 from consumers.history import runner as module
 from consumers.history.blocks import DeadLetter
 from consumers.history.metrics import HistoryMetrics
-from consumers.history.record import Part, Partition, Record, parts
+from consumers.history.record import Part, Partition, Record
 from consumers.history.runner import HistoryRunner, LogRecreated
 from consumers.history.store import StoreUnavailable
 from consumers.history.tables import Table
 from schemas.codec import Codec
 from schemas.event import Position
-from tests.unit.consumers.history_data import TOPICS, MemoryRegistry, label, prediction, records
+from tests.unit.consumers.history_data import (
+    TOPICS,
+    MemoryRegistry,
+    label,
+    parts,
+    prediction,
+    records,
+)
 
 PREDICTIONS, LABELS = ("flights.predictions", 0), ("flights.labels", 0)
 

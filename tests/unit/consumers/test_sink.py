@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consumers.history.blocks import DeadLetter, dead_letter_table
-from consumers.history.record import Record, parts
+from consumers.history.record import Record
 from consumers.history.sink import BatchDecoder
 from consumers.history.store import Store
 from schemas.codec import Codec
@@ -17,6 +17,7 @@ from tests.unit.consumers.history_data import (
     TOPICS,
     MemoryRegistry,
     label,
+    parts,
     prediction,
     records,
     uid,

@@ -14,10 +14,11 @@ from tests.unit.models.serving_parts import codec
 def answer(folder: Path, task: Task, events: list[Event], queries: list[str]) -> list[pa.Table]:
     """The rows of each query over a history of these events (each with its place in the log)."""
     from consumers.history.engine import Engine
-    from consumers.history.record import Record, parts
+    from consumers.history.record import Record
     from consumers.history.sink import BatchDecoder
     from consumers.history.store import Store, open_embedded
     from consumers.sql_guard import check
+    from tests.unit.consumers.history_data import parts
 
     store = Store(open_embedded(folder))
     schemas = codec(task)
