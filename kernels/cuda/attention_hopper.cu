@@ -35,24 +35,6 @@ __device__ __forceinline__ void copy_tile(Copies &copies, unsigned char *to, con
     }
 }
 
-__device__ __forceinline__ float quad_max(float value)
-{
-    value = fmaxf(value, __shfl_xor_sync(FULL_WARP, value, 1));
-    return fmaxf(value, __shfl_xor_sync(FULL_WARP, value, 2));
-}
-
-__device__ __forceinline__ float quad_sum(float value)
-{
-    value += __shfl_xor_sync(FULL_WARP, value, 1);
-    return value + __shfl_xor_sync(FULL_WARP, value, 2);
-}
-
-__device__ __forceinline__ unsigned packed(float first, float second)
-{
-    const T two[2] = {from_float(first), from_float(second)};
-    return bits_of(two);
-}
-
 // A warpgroup's part of the work: 64 queries, of which a thread has some columns of rows `row` and `row + 8`.
 struct Part {
     float score[KEYS / 2], result[HEAD_DIM / 2];

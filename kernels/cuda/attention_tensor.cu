@@ -36,24 +36,6 @@ __device__ __forceinline__ void copy_rows(Copies &copies, unsigned char *to, con
     }
 }
 
-__device__ __forceinline__ float quad_max(float value)
-{
-    value = fmaxf(value, __shfl_xor_sync(FULL_WARP, value, 1));
-    return fmaxf(value, __shfl_xor_sync(FULL_WARP, value, 2));
-}
-
-__device__ __forceinline__ float quad_sum(float value)
-{
-    value += __shfl_xor_sync(FULL_WARP, value, 1);
-    return value + __shfl_xor_sync(FULL_WARP, value, 2);
-}
-
-__device__ __forceinline__ unsigned packed(float first, float second)
-{
-    const T two[2] = {from_float(first), from_float(second)};
-    return bits_of(two);
-}
-
 // score (16, KEYS) += the warp's queries times the tile's keys
 __device__ __forceinline__ void add_scores(float (&score)[KEYS / 8][4], const unsigned (&query)[HEAD_DIM / 16][4],
                                            const unsigned char *tile)

@@ -145,9 +145,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
             for (int half = 0; half < 2; ++half) {
                 const int row = row0 + warp_m + y * 16 + half * 8 + lane / 4;
                 const int column = column0 + warp_n + x * 8 + lane % 4 * 2;
-                if (row < m && column < n) {
-                    const T two[2] = {from_float(sum[y][x][half * 2]), from_float(sum[y][x][half * 2 + 1])};
-                    *reinterpret_cast<unsigned *>(c + static_cast<long long>(row) * n + column) = bits_of(two);
-                }
+                if (row < m && column < n)
+                    *reinterpret_cast<unsigned *>(c + static_cast<long long>(row) * n + column)
+                        = packed(sum[y][x][half * 2], sum[y][x][half * 2 + 1]);
             }
 }

@@ -15,6 +15,13 @@ __device__ __forceinline__ unsigned bits_of(const void *two_values)
     return *static_cast<const unsigned *>(two_values);
 }
 
+// Two numbers as a register of 16-bit values (see element.cuh, which comes first).
+__device__ __forceinline__ unsigned packed(float first, float second)
+{
+    const T two[2] = {from_float(first), from_float(second)};
+    return bits_of(two);
+}
+
 #ifndef CUDA_EMULATOR
 
 // Four 8 x 8 matrices of 16-bit values: lane l names the 16 bytes of row l % 8 of matrix l / 8.

@@ -19,3 +19,16 @@ __device__ __forceinline__ float warp_max(float value)
     }
     return value;
 }
+
+// Over the four lanes that hold a row of a fragment of mma.
+__device__ __forceinline__ float quad_max(float value)
+{
+    value = fmaxf(value, __shfl_xor_sync(FULL_WARP, value, 1));
+    return fmaxf(value, __shfl_xor_sync(FULL_WARP, value, 2));
+}
+
+__device__ __forceinline__ float quad_sum(float value)
+{
+    value += __shfl_xor_sync(FULL_WARP, value, 1);
+    return value + __shfl_xor_sync(FULL_WARP, value, 2);
+}

@@ -15,46 +15,44 @@ MOST_STEPS = 8
 
 def softmax(runtime: Runtime, x: Buffer) -> Buffer:
     """Along the last of two axes; float32, float16 or bfloat16."""
-    dtype = element(x.dtype)
-    rows, columns = x.shape
-    y = runtime.empty(x.shape, dtype)
-    if rows * columns == 0:
-        return y
-    packed = pack(dtype, columns, address(x), address(y))
-    steps = _steps(columns, packed)
-    if steps:
-        kernel = runtime.kernel(
-            "softmax.cu", "softmax_warp", STEPS=steps, **defines(dtype), **packed
-        )
-        arguments = x, y, np.int32(rows), np.int32(columns)
-        kernel(*arguments, grid=(ceil_div(rows, WARPS), 1, 1), block=(32, WARPS, 1))
-    else:
-        kernel = runtime.kernel("softmax.cu", "softmax_block", **defines(dtype), **packed)
-        kernel(x, y, np.int32(columns), grid=(rows, 1, 1), block=(256, 1, 1))
-    return y
+    return _rows(runtime, "softmax", x)
 
 
 def layer_norm(
     runtime: Runtime, x: Buffer, weight: Buffer, bias: Buffer, epsilon: float = 1e-5
 ) -> Buffer:
     """Along the last of two axes; weight and bias of x's type."""
+    return _rows(runtime, "layer_norm", x, (weight, bias), (np.float32(epsilon),))
+
+
+def _rows(
+    runtime: Runtime,
+    name: str,
+    x: Buffer,
+    beside: tuple[Buffer, ...] = (),
+    settings: tuple[np.float32, ...] = (),
+) -> Buffer:
+    """`name`_warp where a row fits into a warp's registers, else `name`_block.
+
+    Both take x, what stands `beside` it, y, (the first: rows,) columns and `settings`.
+    """
     dtype = element(x.dtype)
     rows, columns = x.shape
     y = runtime.empty(x.shape, dtype)
     if rows * columns == 0:
         return y
     packed = pack(dtype, columns, address(x), address(y))
+    given, rest = (x, *beside, y), (np.int32(columns), *settings)
     steps = _steps(columns, packed)
     if steps:
         kernel = runtime.kernel(
-            "layer_norm.cu", "layer_norm_warp", STEPS=steps, **defines(dtype), **packed
+            f"{name}.cu", f"{name}_warp", STEPS=steps, **defines(dtype), **packed
         )
-        arguments = x, weight, bias, y, np.int32(rows), np.int32(columns), np.float32(epsilon)
-        kernel(*arguments, grid=(ceil_div(rows, WARPS), 1, 1), block=(32, WARPS, 1))
+        grid, block = (ceil_div(rows, WARPS), 1, 1), (32, WARPS, 1)
+        kernel(*given, np.int32(rows), *rest, grid=grid, block=block)
     else:
-        kernel = runtime.kernel("layer_norm.cu", "layer_norm_block", **defines(dtype), **packed)
-        given = x, weight, bias, y, np.int32(columns), np.float32(epsilon)
-        kernel(*given, grid=(rows, 1, 1), block=(256, 1, 1))
+        kernel = runtime.kernel(f"{name}.cu", f"{name}_block", **defines(dtype), **packed)
+        kernel(*given, *rest, grid=(rows, 1, 1), block=(256, 1, 1))
     return y
 
 
