@@ -1,6 +1,7 @@
 # Two commands: `make demo` shows the whole loop on real data, `make test` runs every test.
 PYTHON ?= python3.11
 BIN := .venv/bin
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help install dev demo test unit check format docs benchmark lock clean
@@ -16,10 +17,11 @@ demo: install ## The main job: the whole loop on a year of flights, a broker kil
 	$(BIN)/driftlog demo
 
 test: dev ## All tests (unit, simulation, real Kafka, end to end)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL) tests/unit tests/simulation
+	$(BIN)/python -m pytest tests/integration tests/e2e
 
 unit: dev ## Only the tests that start no server
-	$(BIN)/python -m pytest -m "not integration"
+	$(BIN)/python -m pytest $(PARALLEL) tests/unit tests/simulation
 
 check: dev ## Lint, types, import directions
 	$(BIN)/ruff check .
