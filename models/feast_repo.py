@@ -30,13 +30,12 @@ DATA = Path(__file__).parent / "data"'''
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Features that are looked up by the same given features. `ttl_hours`: 0 holds until the next value."""
+    """Features that are looked up by the same given features: rates, or observations."""
 
     name: str
     by: tuple[str, ...]
     rates: tuple[Rate, ...] = ()
     observed: tuple[Observed, ...] = ()
-    ttl_hours: int = 0
 
     @property
     def features(self) -> tuple[Rate | Observed, ...]:
@@ -46,19 +45,19 @@ class View:
 def views(task: Task) -> list[View]:
     """The feature views of a task, rates first."""
     rates: dict[tuple[str, ...], list[Rate]] = {}
-    seen: dict[tuple[str, int], list[Observed]] = {}
+    observed: dict[str, list[Observed]] = {}
     for feature in task.features:
         if isinstance(feature, Rate):
             rates.setdefault(feature.by, []).append(feature)
         elif isinstance(feature, Observed):
-            seen.setdefault((feature.by, feature.max_age_hours), []).append(feature)
+            observed.setdefault(feature.by, []).append(feature)
     made = [
         View(f"{task.name}_rates{''.join(f'_by_{name}' for name in by)}", by, rates=tuple(features))
         for by, features in rates.items()
     ]
     return made + [
-        View(f"{task.name}_{by}_{hours}h", (by,), observed=tuple(features), ttl_hours=hours)
-        for (by, hours), features in seen.items()
+        View(f"{task.name}_observed_by_{by}", (by,), observed=tuple(features))
+        for by, features in observed.items()
     ]
 
 
@@ -110,7 +109,7 @@ def _view(view: View) -> str:
         f"{view.name} = FeatureView(\n"
         f"    name={view.name!r},\n"
         f"    entities=[{', '.join(view.by)}],\n"
-        f"    ttl=timedelta(hours={view.ttl_hours}),\n"
+        "    ttl=timedelta(0),  # a value holds until the next one, which may be a null\n"
         f"    schema=[\n{fields}    ],\n"
         f"    source=FileSource(\n"
         f"        path=str(DATA / {f'{view.name}.parquet'!r}),\n"

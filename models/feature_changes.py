@@ -60,23 +60,38 @@ def rate_changes(
 def observed_changes(
     history: History, task: Task, by: str, observed: Sequence[Observed], span: tuple[int, int]
 ) -> pa.Table:
-    """What was observed in a span, and what was still valid at its begin; columns as in `rate_changes`."""
+    """Observations about the same entity in a span; columns as in `rate_changes`.
+
+    A row for each observation, and one with a null for the moment at which it is too old: a reader of the
+    newest row needs to know no maximum age. What is still valid at the begin is among them.
+    """
     since = span[0] - max(feature.max_age_hours for feature in observed) * HOUR_MS
-    rows: dict[tuple[int, str], dict[str, float | None]] = {}
+    steps: dict[tuple[str, int], dict[str, float | None]] = {}
     for feature in observed:
         sql = (
             f"SELECT key, at, value FROM ({observations(task, feature)})"  # noqa: S608
-            f" WHERE at >= {since} AND at < {span[1]}"
+            f" WHERE at >= {since} AND at < {span[1]} ORDER BY key, at"
         )
-        for row in history.query(sql).to_pylist():
-            rows.setdefault((row["at"], row["key"]), {})[feature.name] = row["value"]
-    order = sorted(rows)
+        found = history.query(sql).to_pylist()
+        for row, after in zip(found, [*found[1:], None], strict=True):
+            steps.setdefault((row["key"], row["at"]), {})[feature.name] = row["value"]
+            expires = row["at"] + feature.max_age_hours * HOUR_MS + 1
+            if after is None or after["key"] != row["key"] or after["at"] > expires:
+                steps.setdefault((row["key"], expires), {})[feature.name] = None
+    rows: list[tuple[int, str, dict[str, float | None]]] = []
+    known: dict[str, float | None] = {}
+    for key, at in sorted(steps):
+        if not rows or rows[-1][1] != key:
+            known = {}
+        known = {**known, **steps[key, at]}
+        rows.append((at, key, known))
+    rows.sort(key=lambda row: row[:2])
     named = {
-        feature.name: np.array([rows[row].get(feature.name) for row in order], dtype=np.float64)
+        feature.name: np.array([values.get(feature.name) for *_, values in rows], dtype=np.float64)
         for feature in observed
     }
-    times = np.array([at for at, _ in order], dtype=np.int64)
-    return _table({by: [key for _, key in order]}, times, named)
+    times = np.array([at for at, *_ in rows], dtype=np.int64)
+    return _table({by: [key for _, key, _ in rows]}, times, named)
 
 
 def _keys(
