@@ -1,4 +1,7 @@
-"""The values of computed features over time, as rows: one for each moment at which a value changed."""
+"""The values of computed features over time, as rows: one for each moment at which a value changed.
+
+Each key has a row at the begin, if only to say that nothing is known yet.
+"""
 
 from __future__ import annotations
 
@@ -67,6 +70,7 @@ def observed_changes(
     """
     since = span[0] - max(feature.max_age_hours for feature in observed) * HOUR_MS
     steps: dict[tuple[str, int], dict[str, float | None]] = {}
+    nothing = {feature.name: None for feature in observed}
     for feature in observed:
         sql = (
             f"SELECT key, at, value FROM ({observations(task, feature)})"  # noqa: S608
@@ -74,20 +78,19 @@ def observed_changes(
         )
         found = history.query(sql).to_pylist()
         for row, after in zip(found, [*found[1:], None], strict=True):
+            steps.setdefault((row["key"], since), dict(nothing))
             steps.setdefault((row["key"], row["at"]), {})[feature.name] = row["value"]
             expires = row["at"] + feature.max_age_hours * HOUR_MS + 1
             if after is None or after["key"] != row["key"] or after["at"] > expires:
                 steps.setdefault((row["key"], expires), {})[feature.name] = None
     rows: list[tuple[int, str, dict[str, float | None]]] = []
     known: dict[str, float | None] = {}
-    for key, at in sorted(steps):
-        if not rows or rows[-1][1] != key:
-            known = {}
+    for key, at in sorted(steps):  # a key's first step tells of all features
         known = {**known, **steps[key, at]}
         rows.append((at, key, known))
     rows.sort(key=lambda row: row[:2])
     named = {
-        feature.name: np.array([values.get(feature.name) for *_, values in rows], dtype=np.float64)
+        feature.name: np.array([values[feature.name] for *_, values in rows], dtype=np.float64)
         for feature in observed
     }
     times = np.array([at for at, *_ in rows], dtype=np.int64)
@@ -108,10 +111,10 @@ def _keys(
 
 
 def _changes(values: Floats) -> NDArray[np.bool_]:
-    """(features, keys, steps) -> (keys, steps): where any value is another one than a step before."""
-    before = np.concatenate([np.full((*values.shape[:2], 1), np.nan), values[..., :-1]], axis=-1)
-    same = (values == before) | (np.isnan(values) & np.isnan(before))
-    return np.asarray(~same.all(axis=0))
+    """(features, keys, steps) -> (keys, steps): the first step, and where a value is not that before."""
+    before, after = values[..., :-1], values[..., 1:]
+    same = (after == before) | (np.isnan(after) & np.isnan(before))
+    return np.pad(~same.all(axis=0), ((0, 0), (1, 0)), constant_values=True)
 
 
 def _table(

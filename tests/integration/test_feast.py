@@ -87,14 +87,8 @@ def answered(
 
 
 def test_feast_finds_offline_what_was_served(answered: dict[str, Any], stream: Stream) -> None:
-    """Feast gives one row for requests of the same moment and keys."""
-    asked = {
-        id_: (time, *(vector[key] for key in KEYS)) for id_, time, vector in stream.predictions()
-    }
-    found = {asked[id_]: vector for id_, vector in answered["offline"].items()}
-    served = {asked[id_]: {n: vector[n] for n in NAMES} for id_, vector in stream.served.items()}
-    assert found == served
-    assert len(found) > 850
+    served = {id_: {n: vector[n] for n in NAMES} for id_, vector in stream.served.items()}
+    assert answered["offline"] == served
 
 
 def test_feast_finds_online_what_serving_would_answer_with(

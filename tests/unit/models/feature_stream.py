@@ -49,8 +49,8 @@ class Stream:
 
     def _moments(self) -> Iterator[tuple[int, str, dict[str, Any]]]:
         chance = self._chance
-        for n in range(900):
-            time = START + int(chance.integers(0, 60 * HOUR_MS)) // MINUTE * MINUTE
+        for n, minute in enumerate(chance.permutation(60 * 60)[:900]):
+            time = START + int(minute) * MINUTE
             yield time, "predict", {"id": f"trip-{n}"}
             for again in range(int(chance.choice([0, 1, 2], p=[0.1, 0.8, 0.1]))):
                 # Some come after the task's label delay, and count for nothing.
