@@ -59,6 +59,11 @@ class OnlineStore:
         pipe.execute()
         state.dirty.clear()
 
+    def folded_to(self, task: str) -> int | None:
+        """Event time (ms) up to which a task's features are folded; None while the store is not filled."""
+        raw = self._redis.get(store_key(task, FILLED))
+        return None if raw is None else int(str(raw, "ascii"))  # type: ignore[arg-type]
+
     def content(self, task: str) -> dict[str, Blob]:
         """Everything stored for a task, by blob key. Raises redis.RedisError."""
         prefix = store_key(task, "")

@@ -13,6 +13,7 @@ import typer
 from driftlog import __version__
 from driftlog.cli import backfill, chaos, demo, feed, produce, query, similar, system, watch
 from driftlog.cli.errors import CliError
+from driftlog.cli.features import features_app
 from driftlog.cli.models import models_app
 from driftlog.cli.replay import replay
 from driftlog.cli.schemas import schemas_app
@@ -69,6 +70,7 @@ app.command("query", rich_help_panel=_LOG)(query.query)
 app.command("similar", rich_help_panel=_LOG)(similar.similar)
 app.add_typer(schemas_app, name="schemas", rich_help_panel=_LOG)
 app.add_typer(models_app, name="models", rich_help_panel=_LOOP)
+app.add_typer(features_app, name="features", rich_help_panel=_LOOP)
 app.add_typer(task_app, name="task", rich_help_panel=_LOOP)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +25,7 @@ from models.snapshots import Snapshots
 from schemas.event import Event, Position
 from streams.task import DAY_MS, HOUR_MS, Numeric, Recipe, Task
 from tests.unit.models.model_parts import START_MS, WEAR, asked, rows
-from tests.unit.models.snapshot_history import answer
+from tests.unit.models.snapshot_history import answer, apart
 
 SHORT = Task(
     name="wear",
@@ -89,8 +88,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> list[pa.Table]:
     span = training_span(SHORT, UNTIL)
     queries = [snapshot_sql(SHORT, span, offsets) for offsets in (OFFSETS, ALL, {})]
     queries.append(golden_sql(queries[0], 0.05))
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(answer, (folder, SHORT, EVENTS, queries))
+    return apart(answer, folder, SHORT, EVENTS, queries)
 
 
 def test_a_snapshot_holds_what_was_known_then_and_no_more(answers: list[pa.Table]) -> None:
