@@ -135,6 +135,11 @@ class Run:
 
     def training_started(self, snapshot: Mapping[str, Any]) -> Event:
         recipe = self.task.recipe
+        sampling: dict[str, Any] = {}
+        if recipe.max_rows is not None:
+            sampling = {"max_rows": recipe.max_rows, "sampling": recipe.sampling}
+            if recipe.sampling == "weighted":
+                sampling["half_life_days"] = recipe.half_life_days
         return self._event(
             TRAINING_RUNS,
             "TrainingStarted",
@@ -142,7 +147,7 @@ class Run:
             snapshot["event_id"],
             model_version=self.version,
             recipe=recipe.name,
-            parameters=_json(recipe.parameters),
+            parameters=_json({**sampling, **recipe.parameters}),
             seed=recipe.seed,
             snapshot=snapshot["snapshot"],
         )

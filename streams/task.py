@@ -85,12 +85,20 @@ Feature = Numeric | Category | Rate | Observed
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How to train: a recipe of `models.recipes` by name, its parameters, how many days it learns from."""
+    """How to train: a recipe of `models.recipes` by name, its parameters, how many days it learns from.
+
+    More than `max_rows` rows (None: no limit) are sampled: 'reservoir' gives each row the same chance,
+    'stratified' keeps the proportion of each label in each drift window, 'weighted' halves the chance of a row
+    with every `half_life_days` of its age (see `models.sampling`).
+    """
 
     name: str = "gradient_boosting"
     parameters: Mapping[str, Any] = field(default_factory=dict)
     training_days: int = 60
     seed: int = 7
+    max_rows: int | None = None
+    sampling: str = "stratified"
+    half_life_days: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
