@@ -86,7 +86,9 @@ def single_feature_checks(
             value = max(value, _rank_auc(values, sample.labels))
         error = standard_error(value, sample.labels)
         limit = policy.max_feature_auc + z * standard_error(policy.max_feature_auc, sample.labels)
-        limit = min(limit, 1 - 1 / len(sample))  # a perfect feature fails however few rows there are
+        limit = min(
+            limit, 1 - 1 / len(sample)
+        )  # a perfect feature fails however few rows there are
         text = f"{name} alone tells the label: AUC {value:.3f} > {limit:.3f} on {len(sample)} rows"
         severity = policy.severity("single_feature")
         checks.append(_check("single_feature", name, value, limit, severity, text))
@@ -102,9 +104,7 @@ def single_feature_checks(
     return checks
 
 
-def shuffled_labels_check(
-    rows: Dataset, fit: Fit, policy: QualityPolicy, seed: int
-) -> list[Check]:
+def shuffled_labels_check(rows: Dataset, fit: Fit, policy: QualityPolicy, seed: int) -> list[Check]:
     """A model that learned shuffled labels must not beat chance on later rows with shuffled labels.
 
     If it does, a row's own label reaches its score through the recipe, an encoder or the split. Under chance
@@ -158,7 +158,9 @@ def standard_error(value: float, labels: NDArray[Any]) -> float:
     negatives = len(labels) - positives
     q1, q2 = value / (2 - value), 2 * value**2 / (1 + value)
     square = value**2
-    variance = value * (1 - value) + (positives - 1) * (q1 - square) + (negatives - 1) * (q2 - square)
+    variance = (
+        value * (1 - value) + (positives - 1) * (q1 - square) + (negatives - 1) * (q2 - square)
+    )
     return math.sqrt(max(variance, 0.0) / (positives * negatives))
 
 
@@ -223,9 +225,7 @@ def _naive_bayes(
     return odds
 
 
-def _crossed_auc(
-    bins: NDArray[np.int64], labels: NDArray[Any], halves: NDArray[np.bool_]
-) -> float:
+def _crossed_auc(bins: NDArray[np.int64], labels: NDArray[Any], halves: NDArray[np.bool_]) -> float:
     total, found = int(bins.max(initial=0)) + 1, 0.0
     for half in (halves, ~halves):
         other = ~half

@@ -44,9 +44,7 @@ def weighted(
     return _least(-np.log(numbers(ids, seed)) / weights, size)
 
 
-def stratified(
-    ids: NDArray[np.object_], strata: NDArray[np.int64], size: int, seed: int
-) -> Chosen:
+def stratified(ids: NDArray[np.object_], strata: NDArray[np.int64], size: int, seed: int) -> Chosen:
     """`size` rows, of each stratum in proportion to its rows; a stratum's share is off by less than one row.
 
     What rounding leaves goes to the strata with the largest remainders, the lower stratum first.

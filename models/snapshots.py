@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from models import expected_rows, snapshot_file, training
 from models.artifacts import ArtifactStore
-from models.dataset import Dataset, from_arrow
+from models.dataset import Dataset, from_arrow, golden_rows
 from models.history import History
 from models.lineage import Cut, Run
 from models.snapshot_file import Offsets, Span
@@ -74,6 +75,24 @@ class Snapshots:
         span = Span(training_set["from_time"], training_set["to_time"])
         sql = snapshot_file.golden_sql(training_set["sql"], run.task.gate.golden_share)
         return self._store_rows(run.task, rows.where(mask), span, sql, offsets, excluded)
+
+    def rebuild(
+        self, task: Task, taken: Taken, pause: Callable[[float], object] = time.sleep
+    ) -> bytes:
+        """The file of a snapshot made anew from the history, by the query that the log tells.
+
+        Raises HistoryUnavailable.
+        """
+        offsets = {(at["topic"], at["partition"]): at["offset"] for at in taken["offsets"]}
+        self._history.wait_for(offsets, self._patience_s, pause)
+        rows = from_arrow(task, self._history.query(taken["sql"]))
+        if taken["purpose"] == "golden":
+            rows = rows.where(golden_rows(rows.ids, task.gate.golden_share))
+        return snapshot_file.to_parquet(task, rows)
+
+    def restore(self, data: bytes) -> None:
+        """Put the file of a snapshot (back) into the store."""
+        self._store.put_snapshot(data)
 
     def load(self, task: Task, taken: Taken) -> Dataset:
         """The rows of a snapshot; raises ArtifactRefused if its file is not the one that was taken."""

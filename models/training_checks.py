@@ -17,6 +17,7 @@ from streams.task import Task
 
 _SHIFT, _ODD = np.uint64(31), np.uint64(0x9E3779B97F4A7C15)
 
+
 def training_checks(
     task: Task, rows: Dataset, fit: Fit, before: Mapping[str, float]
 ) -> list[Check]:
@@ -57,11 +58,15 @@ def _duplicates(task: Task, rows: Dataset) -> list[Check]:
     """Rows whose label and features all equal those of an earlier row."""
     keys = rows.labels.astype(np.uint64)
     for values in rows.columns.values():
-        mixed = (keys ^ (keys >> _SHIFT)) * _ODD  # 64 bits of the row so far: chance does not meet twice
+        mixed = (
+            keys ^ (keys >> _SHIFT)
+        ) * _ODD  # 64 bits of the row so far: chance does not meet twice
         keys = mixed + _codes(values)
     repeated = len(rows) - len(np.unique(keys))
     share, most = repeated / len(rows), task.quality.max_duplicates
-    text = f"{repeated} of {len(rows)} rows repeat another: {share:.1%}, at most {most:.1%} expected"
+    text = (
+        f"{repeated} of {len(rows)} rows repeat another: {share:.1%}, at most {most:.1%} expected"
+    )
     severity = task.quality.severity("duplicates")
     return [Check("duplicates", None, share, most, share <= most, severity, text)]
 

@@ -66,9 +66,7 @@ def volume_checks(
         text = f"volume: {volume} rows, usually about {usual:.0f}"
         bound = low if volume < usual else high
         severity = policy.severity("volume")
-        checks.append(
-            Check("volume", None, volume, bound, low <= volume <= high, severity, text)
-        )
+        checks.append(Check("volume", None, volume, bound, low <= volume <= high, severity, text))
     if policy.min_rows is not None:
         text = f"rows: {volume} in the window, at least {policy.min_rows} expected"
         passed, severity = volume >= policy.min_rows, policy.severity("rows")
@@ -77,9 +75,7 @@ def volume_checks(
         most = policy.max_gap_hours
         text = f"freshness: no rows in the {gap_hours:g} hours before the window, at most {most:g} expected"
         severity = policy.severity("freshness")
-        checks.append(
-            Check("freshness", None, gap_hours, most, gap_hours <= most, severity, text)
-        )
+        checks.append(Check("freshness", None, gap_hours, most, gap_hours <= most, severity, text))
     return checks
 
 
@@ -172,9 +168,9 @@ def distribution_check(name: str, psi: float, rows: int, policy: QualityPolicy) 
     return Check("distribution", name, psi, policy.max_psi, passed, severity, text)
 
 
-def schema_failure(name: str, partition: int, found: int, bins: int, policy: QualityPolicy) -> Check:
+def schema_failure(
+    name: str, partition: int, found: int, bins: int, policy: QualityPolicy
+) -> Check:
     """A partition that summarised a column in other bins than the model's reference has."""
-    text = (
-        f"{name}: partition {partition} was summarised in {found} bins, the reference has {bins}"
-    )
+    text = f"{name}: partition {partition} was summarised in {found} bins, the reference has {bins}"
     return Check("schema", name, found, bins, False, policy.severity("schema"), text)

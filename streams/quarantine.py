@@ -72,9 +72,7 @@ def quarantined(state: QuarantineState) -> list[Span]:
         spans = [state.failed[start][version][1] for version in sorted(state.failed[start])]
         reasons = list(dict.fromkeys(span.reason for span in spans))
         first = spans[0]
-        found.append(
-            Span(start, first.to_time, "; ".join(reasons), first.actor, first.event_id)
-        )
+        found.append(Span(start, first.to_time, "; ".join(reasons), first.actor, first.event_id))
     for type_, span in state.commands:
         found = without(found, [span])
         if type_ == SET:

@@ -53,7 +53,9 @@ def test_a_weighted_draw_goes_by_the_weights() -> None:
     assert abs(sum(heavy) / 6_000 - 0.75) < 6 * np.sqrt(0.75 * 0.25 / 6_000)
 
 
-@given(st.lists(st.integers(0, 5), min_size=1, max_size=200), st.integers(1, 220), st.integers(0, 9))
+@given(
+    st.lists(st.integers(0, 5), min_size=1, max_size=200), st.integers(1, 220), st.integers(0, 9)
+)
 def test_strata_keep_their_share(strata: list[int], size: int, seed: int) -> None:
     groups = np.array(strata)
     chosen = stratified(IDS[: len(groups)], groups, size, seed)
