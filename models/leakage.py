@@ -1,4 +1,4 @@
-"""Does a training set hold what was not known when it was asked? Tests for features that know the future (pure).
+"""Leakage: does a training set hold what was not known when its questions were asked? (pure)
 
 None of them proves a leak; each finds what an honest feature, recipe or split hardly ever does. Every
 threshold knows the sample: it lies so many standard errors beyond what is tolerated that an honest training

@@ -32,8 +32,8 @@ def snapshots(state: RegistryState, task: str | None = None) -> list[Mapping[str
 def retention(state: RegistryState, keep_last: int) -> dict[str, Kept]:
     """SHA-256 -> what keeps the snapshot.
 
-    Golden sets stay, what a person took, what a version that answers or its parent learned from, what a request
-    without an outcome may still need, and the newest `keep_last` training sets of each task.
+    Golden sets stay, what a person took, what a version that answers or its parent learned from, what
+    a request without an outcome may still need, and the newest `keep_last` training sets of each task.
     """
     found: dict[str, Kept] = {}
     for taken in snapshots(state):
@@ -66,5 +66,6 @@ def _of_versions(state: RegistryState, task: str, found: Mapping[str, Kept]) -> 
         return
     parent = state.versions.get(serving.parent or "")
     for version, words in ((serving, "answers"), (parent, f"is the parent of {serving.version}")):
-        if version is not None and version.snapshot in found:
-            found[version.snapshot].reasons.append(f"{version.version} learned from it and {words}")
+        kept = found.get(version.snapshot or "") if version else None
+        if version is not None and kept is not None:
+            kept.reasons.append(f"{version.version} learned from it and {words}")

@@ -1,8 +1,8 @@
-"""Samples of rows and of streams (pure): chosen by hashes of ids, so order, repeats and batches do not matter.
+"""Samples of rows and of streams (pure): by hashes of ids, so order, repeats and batches do not matter.
 
-Each row has a number in (0, 1) that follows from the seed and its id alone. A reservoir of k is the k rows with
-the least numbers (bottom-k sampling: Cohen and Kaplan, Summarizing Data using Bottom-k Sketches, PODC 2007):
-two parts of a stream merge into the reservoir of the whole, and a repeated event changes nothing.
+Each row has a number in (0, 1) that follows from the seed and its id alone. A reservoir of k is the k rows
+with the least numbers (bottom-k sampling: Cohen and Kaplan, Summarizing Data using Bottom-k Sketches, PODC
+2007): two parts of a stream merge into the reservoir of the whole, and a repeated event changes nothing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a Task expects of its data: per feature (`Expect`), and of a window or training set (`QualityPolicy`)."""
+"""What a Task expects of its data: per feature (`Expect`), per window and training set (`QualityPolicy`)."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ class QualityPolicy:
 
     Of a window (rows of all model versions together): `max_volume_ratio` times more or fewer rows than in the
     usual one; at least `min_rows` rows; at most `max_gap_hours` without any row before it; no column with a
-    PSI above `max_psi`. `quarantine` names the checks (of WINDOW_CHECKS) whose failure keeps the window out of
-    training; the others only alert. (What a feature's own `Expect` asks has the severity that stands there.)
+    PSI above `max_psi`. `quarantine` names the checks (of WINDOW_CHECKS) whose failure keeps the window out
+    of training; the others only alert. (What a feature's `Expect` asks has the severity that stands there.)
 
     Of a training set, before anything is trained: the rarer label has at least `min_class_share` of the rows;
     at most `max_duplicates` of the rows repeat another's features and label; with `leakage`, no feature alone

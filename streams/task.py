@@ -88,8 +88,8 @@ class Recipe:
     """How to train: a recipe of `models.recipes` by name, its parameters, how many days it learns from.
 
     More than `max_rows` rows (None: no limit) are sampled: 'reservoir' gives each row the same chance,
-    'stratified' keeps the proportion of each label in each drift window, 'weighted' halves the chance of a row
-    with every `half_life_days` of its age (see `models.sampling`).
+    'stratified' keeps the proportion of each label in each drift window, 'weighted' halves the chance of
+    a row with every `half_life_days` of its age (see `models.sampling`).
     """
 
     name: str = "gradient_boosting"

@@ -32,14 +32,7 @@ class Opened:
 
     def task(self, name: str | None) -> Task:
         """The named task, or the only one; raises CliError."""
-        names = ", ".join(sorted(self.tasks)) or "none"
-        if name is None and len(self.tasks) == 1:
-            return next(iter(self.tasks.values()))
-        if name is None and self.tasks:
-            raise CliError(f"which task? There are {names}: say --task NAME")
-        if name not in self.tasks:
-            raise CliError(f"no task {name or 'at all'}; this instance has: {names}")
-        return self.tasks[name]
+        return choose(self.tasks, name)
 
     def event_time(self, task: Task) -> int:
         """Event time (ms) of what happens now, see `models.event_time`."""
@@ -68,6 +61,18 @@ def open_log(title: str, folds: Callable[[Sequence[Task]], Sequence[Fold]]) -> O
     with progress_bar(title, quiet=False) as on_progress:
         projector = engine.rebuild(settings.bootstrap, codec, made, on_progress=on_progress)
     return Opened(settings, {task.name: task for task in tasks}, codec, projector.states)
+
+
+def choose(tasks: Mapping[str, Task], name: str | None) -> Task:
+    """The named task, or the only one; raises CliError."""
+    names = ", ".join(sorted(tasks)) or "none"
+    if name is None and len(tasks) == 1:
+        return next(iter(tasks.values()))
+    if name is None and tasks:
+        raise CliError(f"which task? There are {names}: say --task NAME")
+    if name not in tasks:
+        raise CliError(f"no task {name or 'at all'}; this instance has: {names}")
+    return tasks[name]
 
 
 def given(reason: str) -> str:

@@ -16,6 +16,8 @@ from driftlog.cli.opened import Opened, lines, open_log
 if TYPE_CHECKING:
     from models.artifacts import ArtifactStore
     from models.history import History
+    from models.snapshots import Snapshots
+    from streams.task import Task
 
 snapshots_app = typer.Typer(
     help="The datasets that models learned from: prove, export and prune them.",
@@ -185,11 +187,10 @@ def take(
 ) -> None:
     """Cut a snapshot now, as a training would: the newest days of the task, without what is in quarantine."""
     from driftlog.cli.replay import parse_time
+    from models.history import HistoryUnavailable
     from models.lineage import Run
-    from models.snapshot_file import topics
     from models.snapshots import Snapshots
     from schemas.event import Event, derived_id
-    from streams import log
     from streams.quarantine import Quarantine
 
     opened = _open()
@@ -201,13 +202,13 @@ def take(
         "labels_until": parse_time(until) if until else now,
     }
     run, history = Run(chosen, asked, ""), _history(opened)
-    consumer = log.make_consumer(opened.settings.bootstrap)
+    kept_out = opened.states[Quarantine(chosen).name]
     try:
-        offsets = log.end_offsets(consumer, log.partitions_of(consumer, topics(chosen)))
-        kept_out = opened.states[Quarantine(chosen).name]
-        cut = Snapshots(history, _store(opened)).take(run, offsets, time.sleep, kept_out)
+        maker = Snapshots(history, _store(opened))
+        cut = maker.take(run, _ends(opened, chosen), time.sleep, kept_out)
+    except HistoryUnavailable as error:
+        raise CliError(str(error)) from error
     finally:
-        consumer.close()
         history.close()
     said = run.snapshot_taken(cut, "manual")
     event = Event(said.topic, said.type, {**said.data, "caused_by": None})
@@ -283,17 +284,28 @@ def _find(opened: Opened, prefix: str) -> Taken:
     return next(iter(found.values()))
 
 
-def _rebuilt(opened: Opened, maker: Any, taken: Taken) -> bytes:
+def _ends(opened: Opened, task: Task) -> dict[tuple[str, int], int]:
+    """The next offset of each partition that a snapshot of the task reads."""
+    from models.snapshot_file import topics
+    from streams import log
+
+    consumer = log.make_consumer(opened.settings.bootstrap)
+    try:
+        return log.end_offsets(consumer, log.partitions_of(consumer, topics(task)))
+    finally:
+        consumer.close()
+
+
+def _rebuilt(opened: Opened, maker: Snapshots, taken: Taken) -> bytes:
     from models.history import HistoryUnavailable
 
     task = opened.tasks.get(taken["task"])
     if task is None:
         raise CliError(f"this instance has no task {taken['task']}: its columns are not known")
     try:
-        data: bytes = maker.rebuild(task, taken)
+        return maker.rebuild(task, taken)
     except HistoryUnavailable as error:
         raise CliError(str(error)) from error
-    return data
 
 
 def _store(opened: Opened) -> ArtifactStore:
