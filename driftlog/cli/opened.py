@@ -70,7 +70,7 @@ def choose(tasks: Mapping[str, Task], name: str | None) -> Task:
         return next(iter(tasks.values()))
     if name is None and tasks:
         raise CliError(f"which task? There are {names}: say --task NAME")
-    if name not in tasks:
+    if name is None or name not in tasks:
         raise CliError(f"no task {name or 'at all'}; this instance has: {names}")
     return tasks[name]
 

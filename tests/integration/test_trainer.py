@@ -219,7 +219,8 @@ def test_a_killed_trainer_goes_on_where_it_was(services: Services, moment: str) 
     assert len(services.versions) == before + 1
     assert outcome["model_version"] == f"wear-{before}"
     steps = services.steps(request_id)
-    for type_ in ("SnapshotTaken", "QualityChecked", "TrainingStarted", "TrainingFinished", "ModelRegistered"):
+    once = ("SnapshotTaken", "QualityChecked", "TrainingStarted", "TrainingFinished")
+    for type_ in (*once, "ModelRegistered"):
         assert steps.count(type_) == 1, steps
     taken = state.requests[request_id].step("SnapshotTaken")
     assert taken and state.versions[f"wear-{before}"].snapshot == taken["snapshot"]
