@@ -1,5 +1,6 @@
 """driftlog: an event-sourced machine-learning system. This is what a Task file imports."""
 
+from streams.expectations import Expect, QualityPolicy
 from streams.task import (
     Ask,
     Category,
@@ -20,10 +21,12 @@ __all__ = [
     "Ask",
     "Category",
     "DriftPolicy",
+    "Expect",
     "GatePolicy",
     "Numeric",
     "Observation",
     "Observed",
+    "QualityPolicy",
     "Rate",
     "Recipe",
     "RetrainPolicy",

@@ -14,6 +14,7 @@ from driftlog import (
     Ask,
     Category,
     DriftPolicy,
+    Expect,
     GatePolicy,
     Numeric,
     Observation,
@@ -77,7 +78,8 @@ task = Task(
     doc="Orders that come back, asked when they are placed.",  # change this
     features=(
         # Change this. What the caller sends with each question, a number or a text (None if unknown):
-        Numeric("price", "What was paid."),
+        # A window with a price below 0 does not reach training.
+        Numeric("price", "What was paid.", expect=Expect(minimum=0)),
         Category("shop", "north, south or online."),
         # What driftlog keeps itself, as of the question's time: the share of label 1 in the last hours...
         Rate("returned_72h", by=(), hours=72),

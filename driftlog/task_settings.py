@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 
+from streams.expectations import (
+    ALERT,
+    QUARANTINE,
+    SNAPSHOT_CHECKS,
+    WINDOW_CHECKS,
+    Expect,
+    QualityPolicy,
+)
 from streams.task import (
+    Category,
     DriftPolicy,
     GatePolicy,
     Numeric,
@@ -48,13 +58,20 @@ def check_settings(task: Task) -> list[Problem]:
     if source is not None and not callable(source):
         found.add("source", "must be a function that gives moments: write source=f, not source=f()")
     _features(task, found)
-    kinds = {"recipe": Recipe, "drift": DriftPolicy, "retrain": RetrainPolicy, "gate": GatePolicy}
+    kinds = {
+        "recipe": Recipe,
+        "drift": DriftPolicy,
+        "retrain": RetrainPolicy,
+        "gate": GatePolicy,
+        "quality": QualityPolicy,
+    }
     for field, kind in kinds.items():
         if not isinstance(getattr(task, field), kind):
             found.add(field, f"must be a {kind.__name__}(...), not {getattr(task, field)!r}")
     if not any(problem.field in kinds for problem in found.problems):
         _recipe(task, found)
         _policies(task, found)
+        _quality(task.quality, found)
     return found.problems
 
 
@@ -88,6 +105,8 @@ class _Found:
 def _features(task: Task, found: _Found) -> None:
     for feature in task.features:
         where = f"features.{feature.name}"
+        if feature.expect is not None:
+            _expect(f"{where}.expect", feature.expect, isinstance(feature, Category), found)
         if isinstance(feature, Rate):
             found.whole(f"{where}.hours", feature.hours, 1)
             found.real(f"{where}.strength", feature.strength, 0)
@@ -98,8 +117,53 @@ def _features(task: Task, found: _Found) -> None:
             found.whole(f"{where}.max_age_hours", feature.max_age_hours, 1)
 
 
+def _expect(where: str, expect: object, category: bool, found: _Found) -> None:
+    if not isinstance(expect, Expect):
+        found.add(where, f"must be an Expect(...), not {expect!r}")
+        return
+    unfit = ("minimum", "maximum") if category else ("max_unseen", "max_categories")
+    for name in unfit:
+        if getattr(expect, name) is not None:
+            kind = "a category has no such bound" if category else "only a Category has categories"
+            found.add(f"{where}.{name}", f"{kind}: leave it out")
+    for name in ("minimum", "maximum"):
+        if getattr(expect, name) is not None:
+            found.real(f"{where}.{name}", getattr(expect, name), -math.inf)
+    for name in ("max_missing", "max_unseen"):
+        if getattr(expect, name) is not None:
+            found.real(f"{where}.{name}", getattr(expect, name), 0, 1)
+    if expect.max_categories is not None:
+        found.whole(f"{where}.max_categories", expect.max_categories, 1)
+    if expect.severity not in (ALERT, QUARANTINE):
+        found.add(f"{where}.severity", f"must be 'alert' or 'quarantine', not {expect.severity!r}")
+    low, high = expect.minimum, expect.maximum
+    if type(low) in (int, float) and type(high) in (int, float) and low > high:  # type: ignore[operator]
+        found.add(where, f"minimum {low!r} is above maximum {high!r}")
+
+
+def _quality(policy: QualityPolicy, found: _Found) -> None:
+    found.real("quality.max_volume_ratio", policy.max_volume_ratio, 1)
+    if policy.min_rows is not None:
+        found.whole("quality.min_rows", policy.min_rows, 1)
+    for name in ("max_gap_hours", "max_psi"):
+        if getattr(policy, name) is not None:
+            found.real(f"quality.{name}", getattr(policy, name), 0)
+    found.real("quality.min_class_share", policy.min_class_share, 0, 0.5)
+    found.real("quality.max_duplicates", policy.max_duplicates, 0, 1)
+    found.real("quality.max_feature_auc", policy.max_feature_auc, 0.5, 1)
+    for name, known in (("quarantine", WINDOW_CHECKS), ("stop", SNAPSHOT_CHECKS)):
+        checks: object = getattr(policy, name)
+        if isinstance(checks, str) or not isinstance(checks, Collection):
+            found.add(f"quality.{name}", f"must be a tuple of names of checks, not {checks!r}")
+            continue
+        for check in checks:
+            if check not in known:
+                found.add(f"quality.{name}", f"no check {check!r}; there are {', '.join(known)}")
+
+
 def _recipe(task: Task, found: _Found) -> None:
     from models.recipes import RECIPES
+    from models.sampling import SAMPLINGS
 
     recipe = task.recipe
     if recipe.name in RECIPES:
@@ -113,6 +177,12 @@ def _recipe(task: Task, found: _Found) -> None:
         found.add(
             "recipe.name", f"no recipe {recipe.name!r}; there are {', '.join(sorted(RECIPES))}"
         )
+    if recipe.max_rows is not None:
+        found.whole("recipe.max_rows", recipe.max_rows, 100)
+    if recipe.sampling not in SAMPLINGS:
+        there = ", ".join(SAMPLINGS)
+        found.add("recipe.sampling", f"no sampling {recipe.sampling!r}; there are {there}")
+    found.real("recipe.half_life_days", recipe.half_life_days, 0, inner=True)
     found.whole("recipe.training_days", recipe.training_days, 1)
     found.whole("recipe.seed", recipe.seed, 0, 2**32 - 1)
 

@@ -82,8 +82,15 @@ def _performance(data: Data) -> str:
 
 
 def _quality(data: Data) -> str:
-    verdict = "passed" if data["passed"] else f"FAILED: {len(data['failures'])} checks"
+    verdict = "passed" if data["passed"] else f"FAILED: {'; '.join(data['failures'])}"
+    if data.get("quarantined", False):
+        verdict = f"QUARANTINED {verdict}"
     return f"{data['model_version']}: {verdict} on {data['count']} rows"
+
+
+def _quarantine(data: Data) -> str:
+    start, end = moment(data["from_time"]), moment(data["to_time"])
+    return f"{data['task']} from {start} to {end} by {data['actor']}: {data['reason']}"
 
 
 def _request(data: Data) -> str:
@@ -129,6 +136,8 @@ _WORDS: dict[str, Callable[[Data], str]] = {
     "DriftScored": _drift,
     "PerformanceMeasured": _performance,
     "QualityChecked": _quality,
+    "QuarantineSet": _quarantine,
+    "QuarantineReleased": _quarantine,
     "RetrainRequested": _request,
     "SnapshotTaken": _snapshot,
     "ModelRegistered": _registered,

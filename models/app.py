@@ -18,6 +18,7 @@ from models.trainer import Trainer
 from models.trainer_metrics import TrainerMetrics
 from streams.device import export_calls, use_device
 from streams.log import connect_codec
+from streams.quarantine import Quarantine
 from streams.task import Task
 
 PORT = 18004
@@ -27,7 +28,7 @@ def main(settings: Settings, tasks: Sequence[Task]) -> None:
     """Answer retrain requests until SIGTERM, which ends a training at once: the next start does it again."""
     stop = threading.Event()
     codec = connect_codec(settings, tasks)
-    log = RegistryLog(settings.bootstrap, codec, stop)
+    log = RegistryLog(settings.bootstrap, codec, stop, [Quarantine(task) for task in tasks])
     history = History(settings.clickhouse)
     store = ArtifactStore(settings.artifacts)
     metrics = TrainerMetrics()

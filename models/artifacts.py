@@ -51,6 +51,10 @@ class ArtifactStore:
         limit = MAX_MODEL_BYTES if name.startswith("models/") else MAX_SNAPSHOT_BYTES
         return read_verified(self.path(name), sha256, limit)
 
+    def snapshots(self) -> dict[str, Path]:
+        """SHA-256 -> file, of every snapshot that is there."""
+        return {path.stem: path for path in sorted(self._root.glob("snapshots/*.parquet"))}
+
     def _put(self, folder: str, suffix: str, data: bytes) -> Stored:
         sha256 = hashlib.sha256(data).hexdigest()
         name = f"{folder}/{sha256}.{suffix}"

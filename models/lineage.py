@@ -12,11 +12,14 @@ from models.gates import Verdict
 from schemas.catalogue import (
     DEPLOYMENTS,
     MODEL_VERSIONS,
+    QUALITY_REPORTS,
     RETRAIN_REQUESTS,
     SNAPSHOTS,
     TRAINING_RUNS,
 )
 from schemas.event import Event, derive, derived_id
+from streams.quality import Check, verdict
+from streams.quarantine import Span
 from streams.task import Task
 
 ACTOR = "trainer"
@@ -58,6 +61,8 @@ class Cut:
     sql: str
     offsets: Mapping[tuple[str, int], int]
     """(topic, partition) -> next offset."""
+    excluded: tuple[Span, ...] = ()
+    """What was left out, by time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +111,35 @@ class Run:
                 {"topic": topic, "partition": partition, "offset": offset}
                 for (topic, partition), offset in sorted(cut.offsets.items())
             ],
+            excluded=[
+                {"from_time": span.from_time, "to_time": span.to_time, "reason": span.reason}
+                for span in cut.excluded
+            ],
+        )
+
+    def checked(self, snapshot: Mapping[str, Any], checks: Sequence[Check]) -> Event:
+        """The QualityChecked of the training set."""
+        return self._event(
+            QUALITY_REPORTS,
+            "QualityChecked",
+            self._asked_at,
+            snapshot["event_id"],
+            model_version=self.version,
+            window_start=snapshot["from_time"],
+            window_end=snapshot["to_time"],
+            revision=0,
+            count=snapshot["rows"],
+            subject="snapshot",
+            **verdict(checks),
         )
 
     def training_started(self, snapshot: Mapping[str, Any]) -> Event:
         recipe = self.task.recipe
+        sampling: dict[str, Any] = {}
+        if recipe.max_rows is not None:
+            sampling = {"max_rows": recipe.max_rows, "sampling": recipe.sampling}
+            if recipe.sampling == "weighted":
+                sampling["half_life_days"] = recipe.half_life_days
         return self._event(
             TRAINING_RUNS,
             "TrainingStarted",
@@ -117,7 +147,7 @@ class Run:
             snapshot["event_id"],
             model_version=self.version,
             recipe=recipe.name,
-            parameters=_json(recipe.parameters),
+            parameters=_json({**sampling, **recipe.parameters}),
             seed=recipe.seed,
             snapshot=snapshot["snapshot"],
         )

@@ -78,7 +78,9 @@ def gradient_boosting(
         early_stopping=False,
         random_state=seed,
     )
-    model.fit(matrix.astype(np.float64), rows.labels)
+    # The library cannot bin a column without any value; without two values it is never split by.
+    empty = np.isnan(matrix).all(axis=0)
+    model.fit(np.where(empty, 0.0, matrix.astype(np.float64)), rows.labels)
     trees = [_tree(predictor.nodes) for (predictor,) in model._predictors]
     baseline = float(np.ravel(model._baseline_prediction)[0])
     data = onnx_graph.tree_ensemble(trees, baseline, encoder)

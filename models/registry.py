@@ -9,6 +9,7 @@ from typing import Any
 from schemas.catalogue import (
     DEPLOYMENTS,
     MODEL_VERSIONS,
+    QUALITY_REPORTS,
     RETRAIN_REQUESTS,
     SNAPSHOTS,
     TRAINING_RUNS,
@@ -108,7 +109,10 @@ class Registry:
     """Fold: see the module. Which topic's events come first makes no difference."""
 
     name = "registry"
-    topics = (MODEL_VERSIONS, DEPLOYMENTS, TRAINING_RUNS, SNAPSHOTS, RETRAIN_REQUESTS)
+    topics = (
+        *(MODEL_VERSIONS, DEPLOYMENTS, TRAINING_RUNS, SNAPSHOTS, RETRAIN_REQUESTS),
+        QUALITY_REPORTS,  # of training sets: these name their request
+    )
 
     def initial(self) -> RegistryState:
         return RegistryState()

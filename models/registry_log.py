@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
 
@@ -14,7 +14,7 @@ from models.registry import Registry, RegistryState
 from schemas.codec import Codec
 from schemas.event import Event
 from streams import log
-from streams.fold import Projector
+from streams.fold import Fold, Projector
 from streams.task import Task
 
 T = TypeVar("T")
@@ -35,11 +35,14 @@ class RegistryLog:
     be answered follows from the events themselves.
     """
 
-    def __init__(self, bootstrap: str, codec: Codec, stop: threading.Event) -> None:
+    def __init__(
+        self, bootstrap: str, codec: Codec, stop: threading.Event, more: Sequence[Fold] = ()
+    ) -> None:
+        """`more`: folds that are kept up to date beside the registry."""
         self._bootstrap = bootstrap
         self._codec = codec
         self._stop = stop
-        self._projector = Projector([Registry()])
+        self._projector = Projector([Registry(), *more])
         self._consumer = log.make_consumer(bootstrap)
         self._partitions: list[log.Partition] = []
         self._writer = log.LogWriter(bootstrap, codec, APPEND_S)
@@ -49,6 +52,10 @@ class RegistryLog:
         """The fold as of the last `catch_up`."""
         state: RegistryState = self._projector.states["registry"]
         return state
+
+    def state_of(self, fold: str) -> Any:
+        """One of the other folds, as of the last `catch_up`."""
+        return self._projector.states[fold]
 
     def catch_up(self) -> None:
         """Fold all that the log holds now; waits for it while it is away, raises Stopped if told to stop."""

@@ -7,7 +7,7 @@ a stated part of the log. The query names that part, so it gives the same rows f
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from models.dataset import PREFIX, Dataset, from_arrow, schema, to_arrow
 from schemas.catalogue import labels_topic, predictions_topic
+from streams import quarantine
 from streams.task import DAY_MS, Task
 
 ROW_GROUP = 65_536
@@ -41,11 +42,14 @@ def topics(task: Task) -> tuple[str, str]:
     return predictions_topic(task.name), labels_topic(task.name)
 
 
-def snapshot_sql(task: Task, span: Span, offsets: Offsets) -> str:
+def snapshot_sql(
+    task: Task, span: Span, offsets: Offsets, excluded: Sequence[quarantine.Span] = ()
+) -> str:
     """The point-in-time join: each prediction of `span` with its label, by (event time, event id).
 
     As in the live label join, a label counts if it came within the task's label delay, and of several the
-    first in the log. `offsets`: the next offset of each partition of both topics; later rows are left out.
+    first in the log. `offsets`: the next offset of each partition of both topics; later rows are left out,
+    and so are predictions in the spans `excluded`.
     """
     predictions, labels = topics(task)
     columns = [f"{PREFIX}{name}" for name in task.vector]
@@ -57,7 +61,7 @@ def snapshot_sql(task: Task, span: Span, offsets: Offsets) -> str:
         f" {picked}"
         f" FROM (SELECT event_id, event_time, {features} FROM {_table(predictions)} FINAL"
         f" WHERE event_time >= {_moment(span.from_time)} AND event_time < {_moment(span.to_time)}"
-        f" AND {_before(predictions, offsets)}) AS p"
+        f" AND {_before(predictions, offsets)}{_outside(excluded)}) AS p"
         " INNER JOIN (SELECT prediction_id, argMin(label, _offset) AS label,"
         f" argMin(event_time, _offset) AS label_time FROM {_table(labels)} FINAL"
         f" WHERE event_time < {_moment(span.to_time)} AND {_before(labels, offsets)}"
@@ -98,6 +102,13 @@ def _table(topic: str) -> str:
 
 def _moment(ms: int) -> str:
     return f"fromUnixTimestamp64Milli({ms}, 'UTC')"
+
+
+def _outside(spans: Sequence[quarantine.Span]) -> str:
+    return "".join(
+        f" AND NOT (event_time >= {_moment(span.from_time)} AND event_time < {_moment(span.to_time)})"
+        for span in spans
+    )
 
 
 def _before(topic: str, offsets: Offsets) -> str:

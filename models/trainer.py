@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 
-from models import lineage, recipes, training
+from models import lineage, recipes, training, training_checks
 from models.artifacts import ArtifactRefused, ArtifactStore
 from models.dataset import Dataset
 from models.gates import Verdict
@@ -27,6 +27,7 @@ from models.scorer import Scorer
 from models.snapshot_file import topics
 from models.snapshots import Snapshots
 from models.trainer_metrics import TrainerMetrics
+from streams.quarantine import Quarantine
 from streams.task import Task
 
 logger = structlog.get_logger()
@@ -127,12 +128,13 @@ class Trainer:
     def _train(self, run: Run) -> None:
         snapshot, rows = self._training_set(run)
         golden, golden_rows = self._golden_set(run, snapshot, rows)
+        best = self._champion(run.task)
+        self._insist_on_quality(run, snapshot, rows, best)
         started = self._step(run, "TrainingStarted")
         if started is None:
             event = run.training_started(snapshot)
             self._log.say(event)
             started = event.data
-        best = self._champion(run.task)
         began = time.monotonic()
         with self._interrupted(), self._metrics.training(run.task.name):
             until = int(snapshot["to_time"])
@@ -169,11 +171,40 @@ class Trainer:
         if taken is None:
             offsets = self._log.end_offsets(topics(run.task))
             with self._interrupted():
-                cut = self._snapshots.take(run, offsets, self._pause)
+                kept_out = self._log.state_of(Quarantine(run.task).name)
+                cut = self._snapshots.take(run, offsets, self._pause, kept_out)
             self._log.say(run.snapshot_taken(cut, "training"))
             taken = self._step(run, "SnapshotTaken", purpose="training")
             assert taken is not None
         return taken, self._snapshots.load(run.task, taken)
+
+    def _insist_on_quality(
+        self,
+        run: Run,
+        snapshot: Mapping[str, Any],
+        rows: Dataset,
+        best: training.Champion | None,
+    ) -> None:
+        """Raises CannotTrain if the training set is not what it must be, as the log tells or is told now."""
+        checked = self._step(run, "QualityChecked")
+        if checked is None:
+            if len(rows) < training.MIN_FIT_ROWS:
+                return  # the training says so
+            with self._interrupted():
+                fit, before = training.fit_and_score(run.task), self._feature_aucs(best)
+                checks = training_checks.training_checks(run.task, rows, fit, before)
+            event = run.checked(snapshot, checks)
+            self._log.say(event)
+            checked = event.data
+        reason = training_checks.refusal(checked)
+        if reason is not None:
+            raise CannotTrain(reason)
+
+    def _feature_aucs(self, best: training.Champion | None) -> dict[str, float]:
+        """Of the training set of the version to beat."""
+        known = self._log.state.versions.get(best.version) if best else None
+        request = self._request(known.request_id) if known else Request()
+        return training_checks.feature_aucs(request.step("QualityChecked"))
 
     def _golden_set(
         self, run: Run, training_set: Mapping[str, Any], rows: Dataset

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models import dataset, encoder, gates, onnx_graph, recipes
+from models import dataset, encoder, gates, onnx_graph, recipes, sampling
 from models.dataset import Dataset, golden_rows
 from models.gates import Losses, Verdict, judge, log_loss, metrics
 from models.recipes import CannotTrain, fit
@@ -76,6 +76,7 @@ def train(
     Without a champion the task's prior score is the one to beat.
     """
     training = rows.where(~golden_rows(rows.ids, task.gate.golden_share))
+    training = sampling.training_sample(training, task.recipe, task.window_ms)
     if len(training) < MIN_FIT_ROWS:
         raise CannotTrain(
             f"{len(training)} labelled rows; {MIN_FIT_ROWS} are the least to learn from"
@@ -133,7 +134,7 @@ def code_version() -> str:
     digest = hashlib.sha256()
     this = sys.modules[__name__]
     streams = components, derived, reference
-    for module in (dataset, encoder, gates, onnx_graph, recipes, *streams, this):
+    for module in (dataset, encoder, gates, onnx_graph, recipes, sampling, *streams, this):
         digest.update(inspect.getsource(module).encode())
     return digest.hexdigest()
 
@@ -169,6 +170,16 @@ def _scorer(task: Task, rows: Dataset) -> Scorer:
             f"{len(rows)} labelled rows before the recent window; {MIN_FIT_ROWS} are the least"
         )
     return Scorer.from_bytes(_fit(task, rows))
+
+
+def fit_and_score(task: Task) -> Callable[[Dataset], Callable[[Dataset], NDArray[np.float64]]]:
+    """Trains by the task's recipe on any rows and scores any others; raises CannotTrain."""
+
+    def fitted(rows: Dataset) -> Callable[[Dataset], NDArray[np.float64]]:
+        scorer = Scorer.from_bytes(_fit(task, rows))
+        return lambda others: scorer.score_columns(others.columns, len(others))
+
+    return fitted
 
 
 def reference_of(task: Task, training: Dataset) -> list[dict[str, Any]]:

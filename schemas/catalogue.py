@@ -16,6 +16,7 @@ Schema = dict[str, Any]
 SKETCHES = "driftlog.sketches"
 DRIFT_SCORES = "driftlog.drift_scores"
 QUALITY_REPORTS = "driftlog.quality_reports"
+QUALITY_COMMANDS = "driftlog.quality_commands"
 PERFORMANCE_SCORES = "driftlog.performance_scores"
 ALERTS = "driftlog.alerts"
 RETRAIN_REQUESTS = "driftlog.retrain_requests"
@@ -81,6 +82,7 @@ def system_topics() -> tuple[Topic, ...]:
         _topic(SKETCHES, "SketchTaken"),
         _topic(DRIFT_SCORES, "DriftScored"),
         _topic(QUALITY_REPORTS, "QualityChecked"),
+        _topic(QUALITY_COMMANDS, "QuarantineSet", "QuarantineReleased"),
         _topic(PERFORMANCE_SCORES, "PerformanceMeasured"),
         _topic(ALERTS, "AlertRaised", "AlertResolved"),
         _topic(RETRAIN_REQUESTS, "RetrainRequested"),

@@ -8,6 +8,7 @@ from streams.features import FeatureFold
 from streams.fold import Fold
 from streams.outcomes import OutcomeWindows
 from streams.policy import RetrainReactor
+from streams.quarantine import Quarantine
 from streams.scoring import Scoring
 from streams.task import Task
 
@@ -23,5 +24,9 @@ def outcome_folds(tasks: Sequence[Task], partitions: int) -> list[Fold]:
 
 
 def control_folds(tasks: Sequence[Task], partitions: int) -> list[Fold]:
-    """Low rate, driven by the Faust runner: scoring and the retrain policy."""
-    return [fold for task in tasks for fold in (Scoring(task, partitions), RetrainReactor(task))]
+    """Low rate, driven by the Faust runner: scoring, the retrain policy, and the quarantine."""
+    return [
+        fold
+        for task in tasks
+        for fold in (Scoring(task, partitions), RetrainReactor(task), Quarantine(task))
+    ]

@@ -265,10 +265,14 @@ class RetrainReactor:
 
     def _checked(self, state: PolicyState, event: Event) -> None:
         data, version = event.data, event.data["model_version"]
+        if data.get("subject", "window") != "window":
+            return  # a training set: its TrainingFailed says what is wrong with it
         if data["window_start"] <= state.checked.get(version, -1):
             return
         state.checked[version] = data["window_start"]
         found = "; ".join(data["failures"]) or "every check passed"
+        if data.get("quarantined", False):
+            found += " (the window does not reach training)"
         message = f"{version}: {found}"
         self._alert(state, "quality", not data["passed"], message, data["window_end"], event)
 

@@ -1,12 +1,14 @@
-"""Quality of one window's rows: volume, missing values and unseen categories, each against what is usual."""
+"""Quality of one window's rows: each check against what is usual, or what the Task expects."""
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from streams.expectations import QUARANTINE, Expect, QualityPolicy
 from streams.task import DriftPolicy
 
 TOLERATED_SHARE = 0.02
@@ -14,36 +16,96 @@ TOLERATED_SHARE = 0.02
 SIGMAS = 3.0
 
 
-def volume_failure(volume: int, usual: float | None) -> str | None:
-    """A line if `volume` rows are less than half or more than twice the `usual`, by more than chance."""
-    if usual is None:
-        return None
-    low, high = usual / 2, usual * 2
-    if volume < low - SIGMAS * math.sqrt(low) or volume > high + SIGMAS * math.sqrt(high):
-        return f"volume: {volume} rows, usually about {usual:.0f}"
-    return None
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One check and its outcome; `message` says in words what failed, with the numbers."""
+
+    name: str
+    column: str | None
+    value: float
+    threshold: float
+    passed: bool
+    severity: str
+    message: str = ""
+
+    def record(self) -> dict[str, Any]:
+        """The QualityCheck of a QualityChecked event."""
+        return {
+            "name": self.name,
+            "column": self.column,
+            "value": self.value,
+            "threshold": self.threshold,
+            "passed": self.passed,
+            "severity": self.severity,
+        }
 
 
-def share_failures(
-    reference: Mapping[str, Any], column: Mapping[str, Any], n_columns: int, policy: DriftPolicy
-) -> list[str]:
-    """Lines for a column's missing and unseen shares, if they exceed the reference's (see `share_limit`)."""
+def verdict(checks: Sequence[Check]) -> dict[str, Any]:
+    """The fields `passed`, `failures`, `checks` and `quarantined` of a QualityChecked event."""
+    failed = [check for check in checks if not check.passed]
+    return {
+        "passed": not failed,
+        "failures": [check.message for check in failed],
+        "checks": [check.record() for check in checks],
+        "quarantined": any(check.severity == QUARANTINE for check in failed),
+    }
+
+
+def volume_checks(
+    volume: int, usual: float | None, gap_hours: float | None, policy: QualityPolicy
+) -> list[Check]:
+    """Rows against the `usual` number and the least; hours without rows before the window.
+
+    What is not known or not asked is not checked. The usual number may be missed by the policy's ratio and
+    by SIGMAS standard deviations of a Poisson count.
+    """
+    checks = []
+    if usual is not None:
+        low, high = usual / policy.max_volume_ratio, usual * policy.max_volume_ratio
+        low, high = low - SIGMAS * math.sqrt(low), high + SIGMAS * math.sqrt(high)
+        text = f"volume: {volume} rows, usually about {usual:.0f}"
+        bound = low if volume < usual else high
+        severity = policy.severity("volume")
+        checks.append(Check("volume", None, volume, bound, low <= volume <= high, severity, text))
+    if policy.min_rows is not None:
+        text = f"rows: {volume} in the window, at least {policy.min_rows} expected"
+        passed, severity = volume >= policy.min_rows, policy.severity("rows")
+        checks.append(Check("rows", None, volume, policy.min_rows, passed, severity, text))
+    if policy.max_gap_hours is not None and gap_hours is not None:
+        most = policy.max_gap_hours
+        text = f"freshness: no rows in the {gap_hours:g} hours before the window, at most {most:g} expected"
+        severity = policy.severity("freshness")
+        checks.append(Check("freshness", None, gap_hours, most, gap_hours <= most, severity, text))
+    return checks
+
+
+def share_checks(
+    reference: Mapping[str, Any],
+    column: Mapping[str, Any],
+    n_columns: int,
+    drift: DriftPolicy,
+    policy: QualityPolicy,
+) -> list[Check]:
+    """A column's missing and unseen shares that exceed the reference's (see `share_limit`): failures only."""
     n = sum(column["counts"]) + column["missing"]
     m = sum(reference["counts"]) + reference["missing"]
-    if n < policy.min_rows or m == 0:
+    if n < drift.min_rows or m == 0:
         return []
-    checks = [("missing", column["missing"], reference["missing"])]
+    shares = [("missing", column["missing"], reference["missing"])]
     if reference["categories"]:
-        checks.append(("unseen", column["unseen"], reference["counts"][-1]))
-    failures = []
-    for what, count, usual in checks:
-        limit = share_limit(usual, m, n, policy.alpha / n_columns)
+        shares.append(("unseen", column["unseen"], reference["counts"][-1]))
+    name = reference["name"]
+    checks = []
+    for what, count, usual in shares:
+        limit = share_limit(usual, m, n, drift.alpha / n_columns)
         if count / n > limit:
-            failures.append(
-                f"{reference['name']}: {what} in {count / n:.1%} of {n} rows,"
+            text = (
+                f"{name}: {what} in {count / n:.1%} of {n} rows,"
                 f" at most {limit:.1%} expected (reference {usual / m:.1%})"
             )
-    return failures
+            severity = policy.severity(what)
+            checks.append(Check(what, name, count / n, limit, False, severity, text))
+    return checks
 
 
 def share_limit(usual: int, m: int, n: int, alpha: float) -> float:
@@ -55,3 +117,60 @@ def share_limit(usual: int, m: int, n: int, alpha: float) -> float:
     q = (usual + 0.5) / (m + 1)
     z = statistics.NormalDist().inv_cdf(1 - alpha)
     return q + z * math.sqrt(q * (1 - q) * (1 / n + 1 / m)) + TOLERATED_SHARE
+
+
+def expected_checks(
+    expect: Expect,
+    reference: Mapping[str, Any],
+    column: Mapping[str, Any],
+    bounds: tuple[float, float] | None,
+) -> list[Check]:
+    """What the Task asks of a feature, each thing passed or failed.
+
+    `bounds`: least and greatest value of the window, None without any. A window knows the categories
+    that the reference names, and the rest together: these count as one more.
+    """
+    name, severity = reference["name"], expect.severity
+    n = sum(column["counts"]) + column["missing"]
+    checks = _range_checks(expect, name, bounds)
+    for what, most in (("missing", expect.max_missing), ("unseen", expect.max_unseen)):
+        if most is not None and n and (what == "missing" or reference["categories"]):
+            share, limit = column[what] / n, most + SIGMAS * math.sqrt(most * (1 - most) / n)
+            text = f"{name}: {what} in {share:.1%} of {n} rows, at most {most:.1%} expected"
+            checks.append(Check(what, name, share, limit, share <= limit, severity, text))
+    if expect.max_categories is not None and reference["categories"]:
+        found, most = sum(count > 0 for count in column["counts"]), expect.max_categories
+        text = f"{name}: {found} categories, at most {most} expected"
+        checks.append(Check("categories", name, found, most, found <= most, severity, text))
+    return checks
+
+
+def _range_checks(expect: Expect, name: str, bounds: tuple[float, float] | None) -> list[Check]:
+    if bounds is None:
+        return []
+    (least, greatest), checks = bounds, []
+    if expect.minimum is not None:
+        text = f"{name}: values down to {least:g}, at least {expect.minimum:g} expected"
+        passed = least >= expect.minimum
+        checks.append(Check("range", name, least, expect.minimum, passed, expect.severity, text))
+    if expect.maximum is not None:
+        text = f"{name}: values up to {greatest:g}, at most {expect.maximum:g} expected"
+        passed = greatest <= expect.maximum
+        checks.append(Check("range", name, greatest, expect.maximum, passed, expect.severity, text))
+    return checks
+
+
+def distribution_check(name: str, psi: float, rows: int, policy: QualityPolicy) -> Check:
+    """The column's distance from the reference against the policy's ceiling."""
+    assert policy.max_psi is not None
+    text = f"{name}: PSI {psi:.2f} of {rows} rows, at most {policy.max_psi:.2f} expected"
+    passed, severity = psi <= policy.max_psi, policy.severity("distribution")
+    return Check("distribution", name, psi, policy.max_psi, passed, severity, text)
+
+
+def schema_failure(
+    name: str, partition: int, found: int, bins: int, policy: QualityPolicy
+) -> Check:
+    """A partition that summarised a column in other bins than the model's reference has."""
+    text = f"{name}: partition {partition} was summarised in {found} bins, the reference has {bins}"
+    return Check("schema", name, found, bins, False, policy.severity("schema"), text)

@@ -23,10 +23,20 @@ from schemas.catalogue import (
 from schemas.event import Event, derive
 from streams.canonical import transient
 from streams.drift import Drift, Yardstick, compare
+from streams.expectations import QualityPolicy
 from streams.performance import change_detected, measure
-from streams.quality import TOLERATED_SHARE, share_failures, volume_failure
+from streams.quality import (
+    TOLERATED_SHARE,
+    Check,
+    distribution_check,
+    expected_checks,
+    schema_failure,
+    share_checks,
+    verdict,
+    volume_checks,
+)
 from streams.reference import input_columns, label_column
-from streams.task import SCORE, Task
+from streams.task import HOUR_MS, SCORE, Task
 
 KEPT_WINDOWS = 32
 """A judged window is forgotten once every partition is this many windows past it."""
@@ -60,6 +70,8 @@ class Part:
     count: int
     columns: dict[str, tuple[list[int], int, int]]
     """name -> counts, missing, unseen."""
+    ranges: dict[str, tuple[float, float]]
+    """name -> least and greatest value, of the columns for which the task asks."""
 
 
 @dataclass(slots=True)
@@ -74,6 +86,8 @@ class InputWindow:
     cause: str = transient(default="")
     volume: tuple[int, float | None] = transient(default=(0, None))
     """Rows of all versions in the window, and the usual number, when it was judged."""
+    gap_hours: float | None = transient(default=None)
+    """Hours without rows before it."""
 
     @property
     def revision(self) -> int:
@@ -98,6 +112,8 @@ class ScoringState:
     progress: dict[int, int] = field(default_factory=dict)
     """Partition -> start of the furthest window that it stated, of any version."""
     volumes: dict[int, int] = field(default_factory=dict)
+    last_rows: int = -1
+    """Start of the last window with rows among the forgotten ones; -1: none."""
     due: list[Event] = transient(default_factory=list)
     """What the last applied batch makes known."""
 
@@ -114,8 +130,10 @@ class Comparison:
     reference_count: int
     about: dict[str, Any]
     """Fields that all events about the window share."""
-    failures: list[str] | None = None
-    """What is wrong with the window so far; None if its quality is not to be reported."""
+    checks: list[Check] | None = None
+    """Of the window so far; None if its quality is not to be reported."""
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """name -> least and greatest value, of the columns for which the task asks."""
 
 
 class Scoring:
@@ -134,6 +152,8 @@ class Scoring:
         self.name = f"{task.name}.scoring"
         self._partitions = partitions
         self._width = task.window_ms
+        self._expected = task.expected
+        self._bounded = frozenset(n for n, expect in task.expected.items() if expect.bounded)
         self._yardsticks: dict[tuple[str, bool], tuple[object, Yardstick]] = {}
 
     def initial(self) -> ScoringState:
@@ -186,7 +206,7 @@ class Scoring:
         known = window.parts.get(partition)
         if known is not None and known.revision >= data["revision"]:
             return
-        window.parts[partition] = _part(data)
+        window.parts[partition] = _part(data, self._bounded)
         before = known.count if known is not None else 0
         state.volumes[start] = state.volumes.get(start, 0) + data["count"] - before
         advanced = start > state.progress.get(partition, -1)
@@ -201,6 +221,7 @@ class Scoring:
             judged.complete = True
             judged.cause = event.id
             judged.volume = state.volumes[at], self._usual_volume(state, at)
+            judged.gap_hours = self._gap_hours(state, at)
             if which in state.models:
                 self._judge(state, which, at, due)
         if advanced or len(version.inputs) > WAITING_WINDOWS:
@@ -242,14 +263,22 @@ class Scoring:
         ]
         return statistics.median(earlier) if len(earlier) >= MIN_VOLUME_WINDOWS else None
 
+    def _gap_hours(self, state: ScoringState, start: int) -> float | None:
+        """Hours between the last window with rows before `start` and this one; None if there is none."""
+        if self.task.quality.max_gap_hours is None:
+            return None
+        known = [at for at, rows in state.volumes.items() if at < start and rows]
+        last = max(known, default=state.last_rows)
+        return None if last < 0 else (start - last - self._width) / HOUR_MS
+
     def _judge(
         self, state: ScoringState, name: str, start: int, due: list[Event | Comparison]
     ) -> None:
         model, window = state.models[name], state.versions[name].inputs[start]
         if not model.reference:
             return
-        histograms, unseen, failures = _merge(model, window)
-        volume = volume_failure(*window.volume)
+        histograms, unseen, checks = _merge(model, window, self.task.quality)
+        checks = volume_checks(*window.volume, window.gap_hours, self.task.quality) + checks
         about = {
             "time": window.end,
             "caused_by": window.cause,
@@ -268,7 +297,8 @@ class Scoring:
                 unseen,
                 model.reference_count,
                 about,
-                [volume, *failures] if volume else failures,
+                checks,
+                _ranges(window),
             )
         )
 
@@ -316,34 +346,44 @@ class Scoring:
             )
             for reference, drift in zip(window.reference, drifts, strict=True)
         ]
-        if window.failures is None:
+        if window.checks is None:
             return said
-        failures = window.failures + self._share_failures(window)
+        checks = window.checks + self._column_checks(window, drifts)
         said.append(
             derive(
                 QUALITY_REPORTS,
                 "QualityChecked",
                 *(*cause, about["revision"]),
                 **about,
-                passed=not failures,
-                failures=failures,
+                **verdict(checks),
+                subject="window",
+                request_id=None,
             )
         )
         return said
 
-    def _share_failures(self, window: Comparison) -> list[str]:
-        failures = []
+    def _column_checks(self, window: Comparison, drifts: Sequence[Drift]) -> list[Check]:
+        """What the task expects of each column; else what is wrong with it beside the reference."""
+        checks, policy = [], self.task.quality
         n_columns = len(window.reference)
-        for reference, histogram, unseen in zip(
-            window.reference, window.histograms, window.unseen, strict=True
+        for reference, histogram, unseen, drift in zip(
+            window.reference, window.histograms, window.unseen, drifts, strict=True
         ):
-            missing = histogram[-1]
-            if max(missing, unseen) > TOLERATED_SHARE * sum(
-                histogram
-            ):  # else no share is too large
-                column = {"counts": histogram[:-1], "missing": missing, "unseen": unseen}
-                failures += share_failures(reference, column, n_columns, self.task.drift)
-        return failures
+            missing, rows = histogram[-1], sum(histogram)
+            column = {"counts": histogram[:-1], "missing": missing, "unseen": unseen}
+            name = reference["name"]
+            expect = self._expected.get(name)
+            declared: list[Check] = []
+            if expect is not None:
+                declared = expected_checks(expect, reference, column, window.ranges.get(name))
+                checks += declared
+            if max(missing, unseen) > TOLERATED_SHARE * rows:  # else no share is too large
+                asked = {check.name for check in declared}
+                usual = share_checks(reference, column, n_columns, self.task.drift, policy)
+                checks += [check for check in usual if check.name not in asked]
+            if policy.max_psi is not None and rows >= self.task.drift.min_rows:
+                checks.append(distribution_check(name, drift.psi, rows, policy))
+        return checks
 
     def _labelled(self, state: ScoringState, event: Event, due: list[Event | Comparison]) -> None:
         name = event.data["model_version"]
@@ -425,7 +465,8 @@ class Scoring:
     def _forget(self, state: ScoringState) -> None:
         horizon = self._horizon(state)
         for start in [start for start in state.volumes if start < horizon]:
-            del state.volumes[start]
+            if state.volumes.pop(start):
+                state.last_rows = max(state.last_rows, start)
         for name, version in state.versions.items():
             if name in state.models:
                 old = [start for start in version.inputs if start < horizon]
@@ -435,15 +476,35 @@ class Scoring:
                 del version.inputs[start]
 
 
-def _part(data: Mapping[str, Any]) -> Part:
+def _part(data: Mapping[str, Any], bounded: frozenset[str]) -> Part:
+    columns = data["columns"]
     return Part(
         data["revision"],
         data["count"],
-        {c["name"]: (list(c["counts"]), c["missing"], c["unseen"]) for c in data["columns"]},
+        {c["name"]: (list(c["counts"]), c["missing"], c["unseen"]) for c in columns},
+        {
+            c["name"]: (c["minimum"], c["maximum"])
+            for c in columns
+            if c["name"] in bounded and c.get("minimum") is not None
+        }
+        if bounded
+        else {},
     )
 
 
-def _merge(model: Model, window: InputWindow) -> tuple[list[list[int]], list[int], list[str]]:
+def _ranges(window: InputWindow) -> dict[str, tuple[float, float]]:
+    """name -> least and greatest value over all partitions."""
+    found: dict[str, tuple[float, float]] = {}
+    for part in window.parts.values():
+        for name, (least, greatest) in part.ranges.items():
+            low, high = found.get(name, (least, greatest))
+            found[name] = min(low, least), max(high, greatest)
+    return found
+
+
+def _merge(
+    model: Model, window: InputWindow, policy: QualityPolicy
+) -> tuple[list[list[int]], list[int], list[Check]]:
     """Per reference column: counts and missing, summed over partitions; the unseen. And what does not fit."""
     histograms, unseen_of, failures = [], [], []
     parts = [(partition, window.parts[partition].columns) for partition in sorted(window.parts)]
@@ -454,10 +515,7 @@ def _merge(model: Model, window: InputWindow) -> tuple[list[list[int]], list[int
         for partition, columns in parts:
             counts, missing, unseen = columns.get(name, ([], 0, 0))
             if len(counts) != size:
-                failures.append(
-                    f"{name}: partition {partition} was summarised in {len(counts)} bins,"
-                    f" the reference has {size}"
-                )
+                failures.append(schema_failure(name, partition, len(counts), size, policy))
                 continue
             merged = list(map(add, merged, counts)) if merged else counts[:]
             total += missing

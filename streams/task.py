@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from schemas.catalogue import Topic, task_topics
+from streams.expectations import Expect, QualityPolicy
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
@@ -36,6 +37,7 @@ class Numeric:
 
     name: str
     doc: str = ""
+    expect: Expect | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,7 @@ class Category:
 
     name: str
     doc: str = ""
+    expect: Expect | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,7 @@ class Rate:
     hours: int = 24
     strength: float = 20.0
     doc: str = ""
+    expect: Expect | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,7 @@ class Observed:
     value: str
     max_age_hours: int = 3
     doc: str = ""
+    expect: Expect | None = None
 
 
 Feature = Numeric | Category | Rate | Observed
@@ -80,12 +85,20 @@ Feature = Numeric | Category | Rate | Observed
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How to train: a recipe of `models.recipes` by name, its parameters, how many days it learns from."""
+    """How to train: a recipe of `models.recipes` by name, its parameters, how many days it learns from.
+
+    More than `max_rows` rows (None: no limit) are sampled: 'reservoir' gives each row the same chance,
+    'stratified' keeps the proportion of each label in each drift window, 'weighted' halves the chance of
+    a row with every `half_life_days` of its age (see `models.sampling`).
+    """
 
     name: str = "gradient_boosting"
     parameters: Mapping[str, Any] = field(default_factory=dict)
     training_days: int = 60
     seed: int = 7
+    max_rows: int | None = None
+    sampling: str = "stratified"
+    half_life_days: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +212,7 @@ class Task:
     drift: DriftPolicy = field(default_factory=DriftPolicy)
     retrain: RetrainPolicy = field(default_factory=RetrainPolicy)
     gate: GatePolicy = field(default_factory=GatePolicy)
+    quality: QualityPolicy = field(default_factory=QualityPolicy)
     source: Source | None = None
     doc: str = ""
 
@@ -243,6 +257,11 @@ class Task:
     def vector(self) -> dict[str, str]:
         """The served vector: feature name -> 'double' or 'string', in order."""
         return {f.name: "string" if isinstance(f, Category) else "double" for f in self.features}
+
+    @property
+    def expected(self) -> dict[str, Expect]:
+        """Feature name -> what its values must satisfy, of the features that say so."""
+        return {f.name: f.expect for f in self.features if f.expect is not None}
 
     @property
     def observed_values(self) -> tuple[str, ...]:

@@ -15,8 +15,10 @@ from driftlog.cli import backfill, chaos, demo, feed, produce, query, similar, s
 from driftlog.cli.errors import CliError
 from driftlog.cli.features import features_app
 from driftlog.cli.models import models_app
+from driftlog.cli.quality import quality_app
 from driftlog.cli.replay import replay
 from driftlog.cli.schemas import schemas_app
+from driftlog.cli.snapshots import snapshots_app
 from driftlog.cli.task import task_app
 
 app = typer.Typer(
@@ -71,6 +73,8 @@ app.command("similar", rich_help_panel=_LOG)(similar.similar)
 app.add_typer(schemas_app, name="schemas", rich_help_panel=_LOG)
 app.add_typer(models_app, name="models", rich_help_panel=_LOOP)
 app.add_typer(features_app, name="features", rich_help_panel=_LOOP)
+app.add_typer(quality_app, name="quality", rich_help_panel=_LOOP)
+app.add_typer(snapshots_app, name="snapshots", rich_help_panel=_LOOP)
 app.add_typer(task_app, name="task", rich_help_panel=_LOOP)
 
 

@@ -182,6 +182,7 @@ def test_a_request_becomes_a_promoted_model_with_its_lineage(services: Services)
     assert sorted(services.steps(request_id)) == [
         "ModelPromoted",
         "ModelRegistered",
+        "QualityChecked",
         "SnapshotTaken",
         "SnapshotTaken",
         "TrainingFinished",
@@ -197,9 +198,16 @@ def test_a_request_becomes_a_promoted_model_with_its_lineage(services: Services)
     assert ArtifactStore(services.settings.home).put_snapshot(again).sha256 == taken["snapshot"]
 
 
-@pytest.mark.parametrize("moment", ["SnapshotTaken", "TrainingStarted", "ModelRegistered"])
+@pytest.mark.parametrize(
+    "moment", ["SnapshotTaken", "QualityChecked", "TrainingStarted", "ModelRegistered"]
+)
 def test_a_killed_trainer_goes_on_where_it_was(services: Services, moment: str) -> None:
-    until = {"SnapshotTaken": 22, "TrainingStarted": 24, "ModelRegistered": 26}[moment]
+    until = {
+        "SnapshotTaken": 22,
+        "QualityChecked": 23,
+        "TrainingStarted": 24,
+        "ModelRegistered": 26,
+    }[moment]
     before = len(services.versions)
     request_id = services.request(f"killed at {moment}", day(until))
     services.await_step(request_id, moment)
@@ -211,7 +219,8 @@ def test_a_killed_trainer_goes_on_where_it_was(services: Services, moment: str) 
     assert len(services.versions) == before + 1
     assert outcome["model_version"] == f"wear-{before}"
     steps = services.steps(request_id)
-    for type_ in ("SnapshotTaken", "TrainingStarted", "TrainingFinished", "ModelRegistered"):
+    once = ("SnapshotTaken", "QualityChecked", "TrainingStarted", "TrainingFinished")
+    for type_ in (*once, "ModelRegistered"):
         assert steps.count(type_) == 1, steps
     taken = state.requests[request_id].step("SnapshotTaken")
     assert taken and state.versions[f"wear-{before}"].snapshot == taken["snapshot"]

@@ -249,6 +249,36 @@ def test_check_names_moment_field_and_what_to_do(old: str, new: str, expected: s
             "gate=GatePolicy(golden_share=0.9)",
             "gate.golden_share: must be a number",
         ),
+        (
+            *('Numeric("price"', 'Numeric("price", expect=Expect(max_missing=2)'),
+            "features.price.expect.max_missing: must be a number between 0 and 1",
+        ),
+        (
+            *('Numeric("price"', 'Numeric("price", expect=Expect(minimum=3, maximum=1)'),
+            "features.price.expect: minimum 3 is above maximum 1",
+        ),
+        (
+            *('Numeric("price"', 'Numeric("price", expect=Expect(max_unseen=0.1)'),
+            "features.price.expect.max_unseen: only a Category has categories",
+        ),
+        (
+            *('Numeric("price"', 'Numeric("price", expect=Expect(severity="loud")'),
+            "features.price.expect.severity: must be 'alert' or 'quarantine', not 'loud'",
+        ),
+        (
+            *("source=source", 'quality=QualityPolicy(quarantine=("colour",))'),
+            "quality.quarantine: no check 'colour'; there are schema, volume",
+        ),
+        (
+            *("source=source", 'quality=QualityPolicy(stop="balance")'),
+            "quality.stop: must be a tuple of names of checks, not 'balance'",
+        ),
+        ("source=source", "quality=GatePolicy()", "quality: must be a QualityPolicy(...)"),
+        (
+            *("source=source", 'recipe=Recipe(max_rows=500, sampling="some")'),
+            "recipe.sampling: no sampling 'some'; there are reservoir, stratified, weighted",
+        ),
+        ("source=source", "recipe=Recipe(max_rows=5)", "recipe.max_rows: must be a whole number"),
     ],
 )
 def test_check_names_the_setting_that_cannot_work(old: str, new: str, expected: str) -> None:

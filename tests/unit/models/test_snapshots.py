@@ -23,6 +23,7 @@ from models.snapshot_file import (
 )
 from models.snapshots import Snapshots
 from schemas.event import Event, Position
+from streams import quarantine
 from streams.task import DAY_MS, HOUR_MS, Numeric, Recipe, Task
 from tests.unit.models.model_parts import START_MS, WEAR, asked, rows
 from tests.unit.models.snapshot_history import answer, apart
@@ -88,6 +89,11 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> list[pa.Table]:
     span = training_span(SHORT, UNTIL)
     queries = [snapshot_sql(SHORT, span, offsets) for offsets in (OFFSETS, ALL, {})]
     queries.append(golden_sql(queries[0], 0.05))
+    left_out = [
+        quarantine.Span(SINCE, SINCE + HOUR, ""),
+        quarantine.Span(SINCE + 5 * HOUR, UNTIL, ""),
+    ]
+    queries.append(snapshot_sql(SHORT, span, OFFSETS, left_out))
     return apart(answer, folder, SHORT, EVENTS, queries)
 
 
@@ -114,6 +120,11 @@ def test_the_query_names_its_part_of_the_log(answers: list[pa.Table]) -> None:
     assert more == {"beyond the offset", "label beyond the offset"}
     assert answers[2].num_rows == 0
     assert answers[3].equals(answers[0])
+
+
+def test_predictions_in_quarantine_are_left_out(answers: list[pa.Table]) -> None:
+    found = answers[4].column("event_id").to_pylist()
+    assert found == ["plain", "same time", "last moment"]
 
 
 def test_equal_rows_are_equal_bytes(answers: list[pa.Table]) -> None:
