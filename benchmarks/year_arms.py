@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from benchmarks.year_stream import Year
 from models.dataset import Dataset, golden_rows
+from models.gates import Verdict
 from models.recipes import CannotTrain, constant, fit
 from models.scorer import Scorer
 from models.training import Champion, golden_set, train
@@ -80,6 +81,8 @@ class Trainer:
         self._golden: Dataset | None = None
         self.champion: Champion | None = None
         self.versions = 1
+        self.verdicts: list[Verdict] = []
+        """Of all challengers, with everything that was measured about them."""
         self.read = np.zeros(len(year.data), dtype=np.bool_)
 
     def serve(self, request: Event) -> tuple[list[Event], Retrain, bytes | None]:
@@ -115,7 +118,9 @@ class Trainer:
             ),
         ]
         if passed:
-            self.champion = Champion(version, Scorer.from_bytes(made.onnx), until)
+            scorer = Scorer.from_bytes(made.onnx)
+            self.champion = Champion(version, scorer, until, len(made.onnx))
+        self.verdicts.append(made.verdict)
         return answers, done(passed, made.verdict.reason), made.onnx if passed else None
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from driftlog.references import References
-from models.gates import Losses, judge
+from models.gates import judge_again
 from schemas.catalogue import (
     ALERTS,
     DEPLOYMENTS,
@@ -201,12 +201,9 @@ def gated_again(event: Event, task: Task, first: bool) -> tuple[Decision, Decisi
     `first`: the champion had been trained on nothing.
     """
     data = event.data
-    losses = {g["name"]: Losses(g["value"], g["baseline"], g["count"]) for g in data["gates"]}
-    verdict = judge(
+    verdict = judge_again(
         task.gate,
-        losses.get("golden_log_loss"),
-        losses["recent_log_loss"],
-        challenger=data["model_version"],
+        data,
         champion=data["previous_version"] or "the prior",
         first=first or data["previous_version"] is None,
     )

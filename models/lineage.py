@@ -191,6 +191,7 @@ class Run:
             reason=verdict.reason,
             actor=ACTOR,
             gates=[dict(gate) for gate in verdict.gates],
+            evidence=[dict(measure) for measure in verdict.evidence],
         )
         return event if verdict.passed else Event(event.topic, "PromotionRejected", event.data)
 

@@ -64,6 +64,8 @@ class Decision:
     event_id: str
     request_id: str | None
     gates: tuple[Mapping[str, Any], ...]
+    evidence: tuple[Mapping[str, Any], ...] = ()
+    """What was measured beyond the gates: GateResults that nobody judged."""
 
     @property
     def installs(self) -> bool:
@@ -268,6 +270,7 @@ def _decide(log: list[Decision], event: Event) -> None:
             event_id=event.id,
             request_id=data.get("request_id"),
             gates=tuple(dict(gate) for gate in data.get("gates", ())),
+            evidence=tuple(dict(measure) for measure in data.get("evidence", ())),
         )
     )
 

@@ -136,7 +136,10 @@ class Trainer:
         began = time.monotonic()
         with self._interrupted(), self._metrics.training(run.task.name):
             until = int(snapshot["to_time"])
-            trained = training.train(run.task, rows, until, best, golden_rows, run.version)
+            trained = training.train(
+                *(run.task, rows, until, best, golden_rows, run.version),
+                clock=time.perf_counter_ns,
+            )
             stored = self._store.put_model(trained.onnx)
         duration_ms = int((time.monotonic() - began) * 1000)
         now = self._event_time(run)
@@ -206,7 +209,7 @@ class Trainer:
         request = state.requests.get(version.request_id, Request())
         snapshot = request.step("SnapshotTaken", purpose="training")
         until = int(snapshot["to_time"]) if snapshot else None
-        return training.Champion(version.version, scorer, until)
+        return training.Champion(version.version, scorer, until, version.bytes)
 
     def _event_time(self, run: Run) -> int:
         """Event time (ms) of what happens now; never before the request."""

@@ -100,6 +100,38 @@ def at(
 
 
 @models_app.command()
+def gates(
+    task: Annotated[str, typer.Argument(help="e.g. flights", metavar="TASK")],
+    policy: Annotated[
+        list[str] | None,
+        typer.Option("--policy", help="e.g. gate.rule=gain; may be repeated.", metavar="GATE.X=Y"),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Judge all past promotions again under another gate policy, from the evidence in the log."""
+    from driftlog.cli import gates_text
+    from driftlog.policy import PolicyError, with_policy
+    from models.rejudge import rejudge
+
+    opened = _open()
+    known = _task(opened, task)
+    try:
+        changed, differs = with_policy(known, policy or [])
+    except PolicyError as error:
+        raise CliError(str(error)) from error
+    other = [name for name in differs if not name.startswith("gate.")]
+    if other:
+        raise CliError(f"{other[0]} is no gate: `driftlog replay --policy` tries any policy")
+    judged = list(rejudge(opened.state, known.name, changed.gate))
+    if as_json:
+        _lines(map(gates_text.row, judged))
+    elif judged:
+        gates_text.print_table(judged, differs)
+    else:
+        typer.echo(f"no promotion of {known.name} was measured yet")
+
+
+@models_app.command()
 def promote(version: Name, reason: Reason, as_json: Json = False) -> None:
     """Make a registered version the champion, gates or not: serving answers with it within a second."""
     opened = _open()

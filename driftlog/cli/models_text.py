@@ -163,6 +163,8 @@ def _gates(gates: Iterable[Data]) -> list[str]:
             f"{gate['name']} {gate['value']:.4f} {sign} {gate['threshold']:.4f}"
             f" ({before}{gate['count']:,} rows)"
         )
+        if gate.get("low") is not None:
+            told += f", difference {gate['low']:+.4f} to {gate['high']:+.4f}"
         lines += _row("gate", f"{told}: {'passed' if gate['passed'] else 'FAILED'}")
     return lines
 
