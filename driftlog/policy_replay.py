@@ -17,6 +17,7 @@ from schemas.catalogue import (
     DEPLOYMENTS,
     DRIFT_SCORES,
     MODEL_VERSIONS,
+    PERFORMANCE_ESTIMATES,
     PERFORMANCE_SCORES,
     QUALITY_REPORTS,
     RETRAIN_REQUESTS,
@@ -30,7 +31,7 @@ from streams.outcomes import OutcomeWindows
 from streams.task import Task
 from streams.window_rows import InputWindows
 
-DERIVED = (DRIFT_SCORES, PERFORMANCE_SCORES, QUALITY_REPORTS)
+DERIVED = (DRIFT_SCORES, PERFORMANCE_SCORES, QUALITY_REPORTS, PERFORMANCE_ESTIMATES)
 LOGGED = (ALERTS, RETRAIN_REQUESTS, DEPLOYMENTS)
 GATED = ("ModelPromoted", "PromotionRejected")
 BOTH, ONLY_THEN, ONLY_NOW = "both", "only_then", "only_now"

@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from streams.task import (
     FAIRNESS_METRICS,
     GATE_RULES,
+    LABEL_STRATEGIES,
+    LABEL_TRIGGERS,
     DriftPolicy,
     Fairness,
     GatePolicy,
+    LabelPolicy,
     Numeric,
     Observed,
     Rate,
@@ -147,6 +150,7 @@ def _policies(task: Task, found: _Found) -> None:
     found.real("gate.golden_share", gate.golden_share, 0, 0.5)
     found.whole("gate.min_rows", gate.min_rows, 1)
     _gates(gate, found)
+    _labelling(task.labelling, found)
 
 
 def _gates(gate: GatePolicy, found: _Found) -> None:
@@ -174,3 +178,20 @@ def _gates(gate: GatePolicy, found: _Found) -> None:
         found.whole("gate.fairness.min_rows", fairness.min_rows, 1)
     elif fairness is not None:
         found.add("gate.fairness", f"must be a Fairness(...), not {fairness!r}")
+
+
+def _labelling(policy: object, found: _Found) -> None:
+    if policy is None:
+        return
+    if not isinstance(policy, LabelPolicy):
+        found.add("labelling", f"must be a LabelPolicy(...), not {policy!r}")
+        return
+    found.whole("labelling.budget", policy.budget, 1, 100_000)
+    found.real("labelling.max_log_loss_ratio", policy.max_log_loss_ratio, 0)
+    found.whole("labelling.seed", policy.seed, 0, 2**32 - 1)
+    if policy.strategy not in LABEL_STRATEGIES:
+        known = ", ".join(LABEL_STRATEGIES)
+        found.add("labelling.strategy", f"must be one of {known}, not {policy.strategy!r}")
+    if not policy.triggers or set(policy.triggers) - set(LABEL_TRIGGERS):
+        known = ", ".join(LABEL_TRIGGERS)
+        found.add("labelling.triggers", f"must be a tuple of {known}, not {policy.triggers!r}")

@@ -72,6 +72,8 @@ class Artifact:
     metrics: Mapping[str, float] = field(default_factory=dict)
     reference: Sequence[Mapping[str, Any]] = ()
     reference_count: int = 0
+    calibration: Sequence[Mapping[str, Any]] = ()
+    estimate_errors: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +177,8 @@ class Run:
             metrics=dict(artifact.metrics),
             reference_count=artifact.reference_count,
             reference=list(artifact.reference),
+            calibration=list(artifact.calibration),
+            estimate_errors=dict(artifact.estimate_errors),
         )
 
     def decided(

@@ -149,6 +149,8 @@ class Trainer:
             metrics=trained.metrics,
             reference=trained.reference,
             reference_count=trained.reference_count,
+            calibration=trained.calibration,
+            estimate_errors=trained.estimate_errors,
         )
         finished = run.training_finished(now, started, duration_ms, trained.metrics)
         registered = run.registered(

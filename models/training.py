@@ -17,7 +17,7 @@ import inspect
 import platform
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -42,9 +42,10 @@ from models.latency import Clock, latencies
 from models.measures import BYTES, LATENCY, Measure
 from models.recipes import CannotTrain, fit
 from models.scorer import Scorer
-from streams import components, derived, reference
+from streams import components, derived, estimate, reference
+from streams.estimate import calibration_map, usual_errors
 from streams.reference import Kind, build_reference
-from streams.task import DAY_MS, Task
+from streams.task import DAY_MS, SCORE, Task
 
 MIN_FIT_ROWS = 100
 HELD_OUT = 0.25
@@ -79,6 +80,9 @@ class Trained:
     reference: list[dict[str, Any]]
     reference_count: int
     verdict: Verdict
+    calibration: tuple[dict[str, Any], ...] = ()
+    """CalibrationBins of the held-out scores."""
+    estimate_errors: Mapping[str, float] = field(default_factory=dict)
 
 
 def train(
@@ -128,14 +132,8 @@ def train(
         ],
     )
     measured["training_rows"] = float(len(training))
-    return Trained(
-        version,
-        onnx,
-        measured,
-        reference_of(task, training),
-        len(training),
-        verdict,
-    )
+    reference, bins, errors = described(task, training)
+    return Trained(version, onnx, measured, reference, len(training), verdict, bins, errors)
 
 
 def recent_from(task: Task, times: NDArray[np.int64], labels_until: int) -> int:
@@ -161,7 +159,7 @@ def code_version() -> str:
     """SHA-256 (hex) over the sources of the modules that decide what comes out of a training."""
     digest = hashlib.sha256()
     this = sys.modules[__name__]
-    streams = components, derived, reference
+    streams = components, derived, estimate, reference
     evaluation = calibration, evidence, gates, intervals, maturity, measures
     for module in (dataset, encoder, *evaluation, onnx_graph, recipes, *streams, this):
         digest.update(inspect.getsource(module).encode())
@@ -214,16 +212,31 @@ def _scorer(task: Task, rows: Dataset) -> Scorer:
 
 
 def reference_of(task: Task, training: Dataset) -> list[dict[str, Any]]:
+    return described(task, training)[0]
+
+
+def described(
+    task: Task, training: Dataset
+) -> tuple[list[dict[str, Any]], tuple[dict[str, Any], ...], dict[str, float]]:
+    """Reference, calibration and usual errors of its estimates, from the same held-out scores."""
     windows = training.times // task.window_ms
     kinds: Mapping[str, Kind] = task.vector  # type: ignore[assignment]
-    return build_reference(
+    scores = held_out_scores(training, windows, lambda rows: _scorer(task, rows))
+    built = build_reference(
         training.columns,  # type: ignore[arg-type]
         kinds,
-        held_out_scores(training, windows, lambda rows: _scorer(task, rows)),  # type: ignore[arg-type]
+        scores,  # type: ignore[arg-type]
         windows.tolist(),
         task.drift,
         training.labels,
     )
+    edges = next(column["edges"] for column in built if column["name"] == SCORE)
+    bins = calibration_map(scores, training.labels, edges, task.decision_threshold)
+    errors = usual_errors(
+        *(bins, scores, training.labels, edges, task.decision_threshold, windows),
+        task.drift.min_rows,
+    )
+    return built, tuple(bins), errors
 
 
 def held_out_scores(

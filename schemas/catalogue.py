@@ -17,6 +17,9 @@ SKETCHES = "driftlog.sketches"
 DRIFT_SCORES = "driftlog.drift_scores"
 QUALITY_REPORTS = "driftlog.quality_reports"
 PERFORMANCE_SCORES = "driftlog.performance_scores"
+PERFORMANCE_ESTIMATES = "driftlog.performance_estimates"
+ESTIMATE_ERRORS = "driftlog.estimate_errors"
+LABEL_REQUESTS = "driftlog.label_requests"
 ALERTS = "driftlog.alerts"
 RETRAIN_REQUESTS = "driftlog.retrain_requests"
 SNAPSHOTS = "driftlog.snapshots"
@@ -82,6 +85,9 @@ def system_topics() -> tuple[Topic, ...]:
         _topic(DRIFT_SCORES, "DriftScored"),
         _topic(QUALITY_REPORTS, "QualityChecked"),
         _topic(PERFORMANCE_SCORES, "PerformanceMeasured"),
+        _topic(PERFORMANCE_ESTIMATES, "PerformanceEstimated"),
+        _topic(ESTIMATE_ERRORS, "EstimateReconciled"),
+        _topic(LABEL_REQUESTS, "LabelsRequested"),
         _topic(ALERTS, "AlertRaised", "AlertResolved"),
         _topic(RETRAIN_REQUESTS, "RetrainRequested"),
         _topic(SNAPSHOTS, "SnapshotTaken"),

@@ -212,6 +212,24 @@ class Observation:
     values: Mapping[str, float | None]
 
 
+@dataclass(frozen=True, slots=True)
+class LabelPolicy:
+    """When labels are worth their price, and whose: at most `budget` predictions of a window are asked for.
+
+    `triggers`: 'drift' (the window votes for drift, see `RetrainPolicy`), 'estimate' (its estimated log-loss
+    passes the expected by `max_log_loss_ratio`). `strategy`: 'uncertainty' (drawn with the weight p (1 - p)),
+    'stratified' (as many from each tenth of the score) or 'random'; all with `seed`.
+    """
+
+    budget: int = 100
+    triggers: tuple[str, ...] = ("drift", "estimate")
+    strategy: str = "stratified"
+    max_log_loss_ratio: float = 1.05
+    seed: int = 7
+
+
+LABEL_TRIGGERS = ("drift", "estimate")
+LABEL_STRATEGIES = ("uncertainty", "stratified", "random")
 GATE_RULES = ("ratio", "not_worse", "gain")
 FAIRNESS_METRICS = ("demographic_parity", "equalized_odds")
 
@@ -240,6 +258,8 @@ class Task:
     gate: GatePolicy = field(default_factory=GatePolicy)
     source: Source | None = None
     doc: str = ""
+    labelling: LabelPolicy | None = None
+    """None: labels come by themselves, or not."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "features", tuple(self.features))

@@ -92,8 +92,12 @@ def registered(version: str, time: int = 0, request_id: str = "r", **fields: Any
         environment={},
         features=["size"],
         **{
-            **{"snapshot": None, "golden": None, "metrics": {}},
-            **{"reference_count": 0, "reference": [], **fields},
+            "snapshot": None,
+            "golden": None,
+            "metrics": {},
+            "reference_count": 0,
+            "reference": [],
+            **fields,
         },
     )
 
