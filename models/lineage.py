@@ -88,7 +88,7 @@ class Run:
     def request_id(self) -> str:
         return str(self.asked["event_id"])
 
-    def snapshot_taken(self, cut: Cut, purpose: str) -> Event:
+    def snapshot_taken(self, cut: Cut, purpose: str, replaces: str | None = None) -> Event:
         return self._event(
             SNAPSHOTS,
             "SnapshotTaken",
@@ -108,6 +108,7 @@ class Run:
                 {"topic": topic, "partition": partition, "offset": offset}
                 for (topic, partition), offset in sorted(cut.offsets.items())
             ],
+            replaces=replaces,
         )
 
     def training_started(self, snapshot: Mapping[str, Any]) -> Event:

@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 
-from models import lineage, recipes, training
+from models import golden, lineage, recipes, training
 from models.artifacts import ArtifactRefused, ArtifactStore
 from models.dataset import Dataset
 from models.gates import Verdict
@@ -126,7 +126,7 @@ class Trainer:
 
     def _train(self, run: Run) -> None:
         snapshot, rows = self._training_set(run)
-        golden, golden_rows = self._golden_set(run, snapshot, rows)
+        golden_set, golden_rows = self._golden_set(run, snapshot, rows)
         started = self._step(run, "TrainingStarted")
         if started is None:
             event = run.training_started(snapshot)
@@ -159,7 +159,7 @@ class Trainer:
             caused_by=finished.id,
             parent=best.version if best else None,
             snapshot=snapshot["snapshot"],
-            golden=golden,
+            golden=golden_set,
         )
         for event in (finished, registered):
             if self._step(run, event.type) is None:
@@ -183,14 +183,18 @@ class Trainer:
     def _golden_set(
         self, run: Run, training_set: Mapping[str, Any], rows: Dataset
     ) -> tuple[str | None, Dataset | None]:
-        """Hash and rows of the task's golden set, which the first sufficient training set leaves behind."""
+        """Hash and rows of the task's golden set: cut now if it is due (see `models.golden`)."""
         name = run.task.name
-        if name not in self._log.state.golden:
+        known = self._log.state.golden.get(name)
+        cut_before = self._step(run, "SnapshotTaken", purpose="golden") is not None
+        if not cut_before and golden.due(run.task.gate, known, run.asked):
             cut = self._snapshots.take_golden(run, training_set, rows)
-            if cut is None:
-                return None, None
-            self._log.say(run.snapshot_taken(cut, "golden"))
-        taken = self._log.state.golden[name]
+            replaced = known["snapshot"] if known else None
+            if cut is not None and cut.sha256 != replaced:
+                self._log.say(run.snapshot_taken(cut, "golden", replaced))
+        taken = self._log.state.golden.get(name)
+        if taken is None:
+            return None, None
         return taken["snapshot"], self._snapshots.load(run.task, taken)
 
     def _champion(self, task: Task) -> training.Champion | None:

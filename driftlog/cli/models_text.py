@@ -63,7 +63,8 @@ def lineage(state: RegistryState, version: Version) -> dict[str, Any]:
     from models.registry import Request, champion
 
     request = state.requests.get(version.request_id, Request())
-    golden = state.golden.get(version.task) if version.golden else None
+    sets = state.golden_sets.get(version.task, ())
+    golden = next((taken for taken in sets if taken["snapshot"] == version.golden), None)
     now = champion(state, version.task)
     return {
         "model_version": version.version,
