@@ -50,7 +50,7 @@ class Losses:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`gates`: GateResult records of what was judged, `evidence`: of what was only measured.
+    """`gates`: GateResult records of what was judged, `evidence`: Measured records of the rest.
 
     `reason` in words, with the numbers.
     """
@@ -116,11 +116,11 @@ def judge_measures(
     limits = Limits(policy, measures, first)
     judged = [(measure, limits.of(measure)) for measure in measures]
     gates = [
-        measure.record(limit.threshold, limit.passed)
+        measure.judged(limit.threshold, limit.passed)
         for measure, limit in judged
         if limit is not None
     ]
-    evidence = [measure.record(measure.value, True) for measure, limit in judged if limit is None]
+    evidence = [measure.record() for measure, limit in judged if limit is None]
     failed = [limit.words for _, limit in judged if limit is not None and not limit.passed]
     held = [limit.words for _, limit in judged if limit is not None and limit.named]
     said = "; ".join([*(failed or held), *limits.unknown(again)])

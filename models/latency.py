@@ -14,7 +14,8 @@ REPEATS = 31
 WARM_UP = 3
 
 Clock = Callable[[], int]
-"""Nanoseconds."""
+"""Nanoseconds; best those of the scoring thread alone (`time.thread_time_ns`), which stand still while
+something else has the processor."""
 
 
 class Scores(Protocol):

@@ -32,16 +32,18 @@ class Measure:
     difference: Interval | None = None
     maturity: float | None = None
 
-    def record(self, threshold: float, passed: bool) -> dict[str, Any]:
+    def judged(self, threshold: float, passed: bool) -> dict[str, Any]:
         """A GateResult."""
+        return {**self.record(), "threshold": threshold, "passed": passed}
+
+    def record(self) -> dict[str, Any]:
+        """A Measured: what was not judged."""
         found = self.difference
         return {
             "name": self.name,
             "value": self.value,
             "baseline": self.baseline,
-            "threshold": threshold,
             "count": self.count,
-            "passed": passed,
             "low": found.low(RECORDED_CONFIDENCE) if found else None,
             "high": found.high(RECORDED_CONFIDENCE) if found else None,
             "confidence": RECORDED_CONFIDENCE if found else 0.0,
@@ -51,7 +53,7 @@ class Measure:
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> Measure:
-        """What a GateResult was made from."""
+        """What a GateResult or a Measured was made from."""
         low, high, blocks = record.get("low"), record.get("high"), record.get("blocks", 0)
         known = low is not None and high is not None and blocks > 1
         return cls(

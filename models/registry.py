@@ -65,7 +65,7 @@ class Decision:
     request_id: str | None
     gates: tuple[Mapping[str, Any], ...]
     evidence: tuple[Mapping[str, Any], ...] = ()
-    """What was measured beyond the gates: GateResults that nobody judged."""
+    """What was measured beyond the gates (Measured records)."""
 
     @property
     def installs(self) -> bool:

@@ -52,8 +52,8 @@ class Scores:
         if len({len(counts) for counts in parts}) != 1:
             return []
         merged = [0] * len(parts[0])
-        for counts in parts:
-            merged = list(map(add, merged, counts))
+        for part in parts:
+            merged = list(map(add, merged, part))
         return merged
 
 
@@ -152,7 +152,7 @@ class Estimation:
         known = window.parts.get(partition)
         if known is not None and known[0] >= data["revision"]:
             return
-        counts = next((c["counts"] for c in data["columns"] if c["name"] == SCORE), [])
+        counts: list[int] = next((c["counts"] for c in data["columns"] if c["name"] == SCORE), [])
         window.parts[partition] = data["revision"], list(counts)
         advanced = start > state.progress.get(partition, -1)
         if advanced:
@@ -222,7 +222,7 @@ class Estimation:
         found = estimate(model.bins, statement.counts, model.usual)
         if found is None:
             return
-        bands: dict[str, float | None] = {}
+        bands: dict[str, Any] = {}
         for what in MEASURES:
             one: Estimated | None = getattr(found, what)
             bands[what] = one.value if one else None
