@@ -1,6 +1,6 @@
 """A year of flights in virtual time: does the loop earn its keep beside frozen, monthly and daily models?
 
-    python -m benchmarks.flights_year [--quick] [--json FILE]
+    python -m benchmarks.flights_year [--quick] [--policy gate.rule=gain] [--arms loop,frozen] [--json FILE]
 
 The folds, the reactors and the training are those of the live system; the log is in memory. Exit status 0
 if every goal was met, 1 if not.
@@ -25,6 +25,7 @@ from rich.table import Table
 from benchmarks.year_arms import LATENCY_MS, Run
 from benchmarks.year_run import run_arms
 from benchmarks.year_stream import UNLABELLED, Year
+from driftlog.policy import with_policy
 from examples.flights import task
 from models.gates import auc, log_loss
 from streams.task import HOUR_MS
@@ -57,11 +58,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--quick", action="store_true", help="three months, without the daily arm, in a minute"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the same figures there")
+    parser.add_argument(
+        "--policy", action="append", default=[], metavar="GROUP.FIELD=VALUE",
+        help="another policy of the task, e.g. gate.rule=gain; may be repeated",
+    )  # fmt: skip
+    parser.add_argument(
+        "--arms", default="", help="which, e.g. loop,frozen (these two are always there)"
+    )
     asked = parser.parse_args(arguments)
-    arms = {name: days for name, days in ARMS.items() if name != "daily" or not asked.quick}
+    wanted = {"loop", "frozen", *asked.arms.split(",")} if asked.arms else set(ARMS)
+    if asked.quick:
+        wanted.discard("daily")
+    arms = {name: days for name, days in ARMS.items() if name in wanted}
+    changed, _ = with_policy(task, asked.policy)
     began = time.monotonic()
-    year, runs, seconds = run_arms(task, arms, QUICK_DAYS if asked.quick else None)
+    year, runs, seconds = run_arms(changed, arms, QUICK_DAYS if asked.quick else None)
     report = summarise(year, runs, seconds)
+    report["policy"] = asked.policy
     report["seconds_all"] = round(time.monotonic() - began, 1)
     show(report, Console(width=120 if not sys.stdout.isatty() else None))
     if asked.json:

@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 
 from benchmarks.year_stream import Year
 from models.dataset import Dataset, golden_rows
+from models.gates import Verdict
 from models.recipes import CannotTrain, constant, fit
 from models.scorer import Scorer
 from models.training import Champion, golden_set, train
 from schemas.catalogue import DEPLOYMENTS, MODEL_VERSIONS, labels_topic, predictions_topic
 from schemas.event import Event, derive
+from streams.estimation import Estimation
 from streams.fold import Projector
 from streams.outcomes import OutcomeWindows
 from streams.policy import RetrainReactor
@@ -80,6 +82,8 @@ class Trainer:
         self._golden: Dataset | None = None
         self.champion: Champion | None = None
         self.versions = 1
+        self.verdicts: list[Verdict] = []
+        """Of all challengers, with everything that was measured about them."""
         self.read = np.zeros(len(year.data), dtype=np.bool_)
 
     def serve(self, request: Event) -> tuple[list[Event], Retrain, bytes | None]:
@@ -104,7 +108,11 @@ class Trainer:
         self.versions += 1
         passed = made.verdict.passed
         answers = [
-            registered(self._task, version, request, made.metrics, made.reference, len(rows)),
+            registered(
+                *(self._task, version, request, made.metrics, made.reference, len(rows)),
+                calibration=list(made.calibration),
+                estimate_errors=dict(made.estimate_errors),
+            ),
             derive(
                 *(DEPLOYMENTS, "ModelPromoted" if passed else "PromotionRejected", version),
                 time=request.time + LATENCY_MS,
@@ -115,7 +123,9 @@ class Trainer:
             ),
         ]
         if passed:
-            self.champion = Champion(version, Scorer.from_bytes(made.onnx), until)
+            scorer = Scorer.from_bytes(made.onnx)
+            self.champion = Champion(version, scorer, until, len(made.onnx))
+        self.verdicts.append(made.verdict)
         return answers, done(passed, made.verdict.reason), made.onnx if passed else None
 
 
@@ -126,6 +136,7 @@ def registered(
     metrics: dict[str, float],
     reference: list[dict[str, Any]],
     count: int,
+    **more: Any,
 ) -> Event:
     """A ModelRegistered with the fields that folds read."""
     return derive(
@@ -137,6 +148,7 @@ def registered(
         metrics=metrics,
         reference=reference,
         reference_count=count,
+        **more,
     )
 
 
@@ -177,6 +189,7 @@ class Loop:
                 InputWindows(task),
                 OutcomeWindows(task, 1),
                 Scoring(task, 1),
+                Estimation(task, 1),
                 RetrainReactor(task),
             ]
         )
@@ -231,7 +244,7 @@ class Loop:
             for answer in answers:
                 if answer.type == "RetrainRequested":
                     self._train(answer)
-                elif answer.type in ("DriftScored", "PerformanceMeasured"):
+                elif answer.type in (*("DriftScored", "PerformanceMeasured"), "EstimateReconciled"):
                     self.drift.append(dict(answer.data))
 
     def _train(self, request: Event) -> None:

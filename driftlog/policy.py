@@ -5,16 +5,18 @@ from __future__ import annotations
 import ast
 import dataclasses
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, get_type_hints
 
 from driftlog.task_settings import check_settings
-from streams.task import Task, TaskError
+from streams.task import Fairness, Task, TaskError
 
 GROUPS = ("drift", "retrain", "gate")
 NOT_IN_THE_LOG = {
     "gate.recent_days": "it decides which rows a challenger is judged on, which only a training can tell",
     "gate.golden_share": "it decides which rows are golden, which was settled with the first training",
+    "gate.golden_days": "it decides when a golden set is cut anew, which only a training can do",
 }
 WITHOUT_REFERENCE = frozenset(("drift.alpha", "drift.min_psi", "drift.grace_minutes"))
 """Settings of the drift policy that leave the references of the models as they are."""
@@ -51,7 +53,7 @@ def with_policy(task: Task, words: Sequence[str]) -> tuple[Task, dict[str, str]]
     for setting in sorted(named):
         before, now = _value(task, setting), _value(changed, setting)
         if before != now:
-            _check_replayable(setting, before)
+            _check_replayable(setting)
             differs[setting] = repr(now)
     return changed, differs
 
@@ -84,6 +86,10 @@ def _parsed(task: Task, word: str) -> tuple[str, str, Any]:
 def _typed(word: str, text: str, hint: Any) -> Any:
     """The value as the field declares it; raises PolicyError."""
     value: Any
+    if hint is str:
+        return text.strip("'\"")
+    if hint == tuple[str, ...]:  # gate.slices=carrier,origin
+        return tuple(re.findall(r"\w+", text))
     try:
         value = {"none": None, "null": None, "true": True, "false": False}[text.lower()]
     except KeyError:
@@ -96,18 +102,27 @@ def _typed(word: str, text: str, hint: Any) -> Any:
         float: (int, float),
         bool: (bool,),
         float | None: (int, float, type(None)),
+        int | None: (int, type(None)),
+        Fairness | None: (type(None),),
     }
     if hint in fits:
         if type(value) not in fits[hint]:
             raise PolicyError(f"{word!r}: {text!r} is not {_kind(hint)}")
-        return float(value) if hint is not int and type(value) is int else value
+        whole = hint in (int, int | None)
+        return float(value) if not whole and type(value) is int else value
     if isinstance(value, dict):
         return {n: tuple(m) if isinstance(m, list) else m for n, m in value.items()}
     return value
 
 
 def _kind(hint: Any) -> str:
-    names = {int: "a whole number", float: "a number", bool: "true or false"}
+    names = {
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
+        int | None: "a whole number or none",
+        Fairness | None: "none; another one is written in the task's file",
+    }
     return names.get(hint, "a number or none" if hint == (float | None) else "a value")
 
 
@@ -116,10 +131,6 @@ def _value(task: Task, setting: str) -> Any:
     return getattr(getattr(task, group), name)
 
 
-def _check_replayable(setting: str, before: Any) -> None:
+def _check_replayable(setting: str) -> None:
     if setting in NOT_IN_THE_LOG:
         raise PolicyError(f"{setting} cannot be replayed: {NOT_IN_THE_LOG[setting]}")
-    if setting == "gate.max_golden_ratio" and before is None:
-        raise PolicyError(
-            f"{setting} cannot be replayed: it was None, so no golden loss was logged"
-        )

@@ -11,12 +11,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from driftlog.references import References
-from models.gates import Losses, judge
+from models.gates import judge_again
 from schemas.catalogue import (
     ALERTS,
     DEPLOYMENTS,
     DRIFT_SCORES,
     MODEL_VERSIONS,
+    PERFORMANCE_ESTIMATES,
     PERFORMANCE_SCORES,
     QUALITY_REPORTS,
     RETRAIN_REQUESTS,
@@ -30,7 +31,7 @@ from streams.outcomes import OutcomeWindows
 from streams.task import Task
 from streams.window_rows import InputWindows
 
-DERIVED = (DRIFT_SCORES, PERFORMANCE_SCORES, QUALITY_REPORTS)
+DERIVED = (DRIFT_SCORES, PERFORMANCE_SCORES, QUALITY_REPORTS, PERFORMANCE_ESTIMATES)
 LOGGED = (ALERTS, RETRAIN_REQUESTS, DEPLOYMENTS)
 GATED = ("ModelPromoted", "PromotionRejected")
 BOTH, ONLY_THEN, ONLY_NOW = "both", "only_then", "only_now"
@@ -201,12 +202,9 @@ def gated_again(event: Event, task: Task, first: bool) -> tuple[Decision, Decisi
     `first`: the champion had been trained on nothing.
     """
     data = event.data
-    losses = {g["name"]: Losses(g["value"], g["baseline"], g["count"]) for g in data["gates"]}
-    verdict = judge(
+    verdict = judge_again(
         task.gate,
-        losses.get("golden_log_loss"),
-        losses["recent_log_loss"],
-        challenger=data["model_version"],
+        data,
         champion=data["previous_version"] or "the prior",
         first=first or data["previous_version"] is None,
     )

@@ -16,9 +16,15 @@ from streams.expectations import (
     QualityPolicy,
 )
 from streams.task import (
+    FAIRNESS_METRICS,
+    GATE_RULES,
+    LABEL_STRATEGIES,
+    LABEL_TRIGGERS,
     Category,
     DriftPolicy,
+    Fairness,
     GatePolicy,
+    LabelPolicy,
     Numeric,
     Observed,
     Rate,
@@ -213,3 +219,49 @@ def _policies(task: Task, found: _Found) -> None:
         found.real("gate.max_golden_ratio", gate.max_golden_ratio, 0)
     found.real("gate.golden_share", gate.golden_share, 0, 0.5)
     found.whole("gate.min_rows", gate.min_rows, 1)
+    _gates(gate, found)
+    _labelling(task.labelling, found)
+
+
+def _gates(gate: GatePolicy, found: _Found) -> None:
+    """What was not asked of gates before they had intervals."""
+    if gate.rule not in GATE_RULES:
+        found.add("gate.rule", f"must be one of {', '.join(GATE_RULES)}, not {gate.rule!r}")
+    found.real("gate.confidence", gate.confidence, 0.5, 1, inner=True)
+    found.real("gate.margin", gate.margin, 0)
+    found.real("gate.cheaper", gate.cheaper, 0, 1)
+    found.real("gate.max_slice_ratio", gate.max_slice_ratio, 1)
+    for name, high in (("min_maturity", 1), ("max_calibration_error", 1)):
+        if getattr(gate, name) is not None:
+            found.real(f"gate.{name}", getattr(gate, name), 0, high)
+    for name in ("max_latency_ratio", "max_size_ratio"):
+        if getattr(gate, name) is not None:
+            found.real(f"gate.{name}", getattr(gate, name), 0)
+    if gate.golden_days is not None:
+        found.whole("gate.golden_days", gate.golden_days, 1)
+    fairness: object = gate.fairness
+    if isinstance(fairness, Fairness):
+        if fairness.metric not in FAIRNESS_METRICS:
+            known = ", ".join(FAIRNESS_METRICS)
+            found.add("gate.fairness.metric", f"must be one of {known}, not {fairness.metric!r}")
+        found.real("gate.fairness.max_gap", fairness.max_gap, 0, 1)
+        found.whole("gate.fairness.min_rows", fairness.min_rows, 1)
+    elif fairness is not None:
+        found.add("gate.fairness", f"must be a Fairness(...), not {fairness!r}")
+
+
+def _labelling(policy: object, found: _Found) -> None:
+    if policy is None:
+        return
+    if not isinstance(policy, LabelPolicy):
+        found.add("labelling", f"must be a LabelPolicy(...), not {policy!r}")
+        return
+    found.whole("labelling.budget", policy.budget, 1, 100_000)
+    found.real("labelling.max_log_loss_ratio", policy.max_log_loss_ratio, 0)
+    found.whole("labelling.seed", policy.seed, 0, 2**32 - 1)
+    if policy.strategy not in LABEL_STRATEGIES:
+        known = ", ".join(LABEL_STRATEGIES)
+        found.add("labelling.strategy", f"must be one of {known}, not {policy.strategy!r}")
+    if not policy.triggers or set(policy.triggers) - set(LABEL_TRIGGERS):
+        known = ", ".join(LABEL_TRIGGERS)
+        found.add("labelling.triggers", f"must be a tuple of {known}, not {policy.triggers!r}")

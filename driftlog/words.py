@@ -81,6 +81,31 @@ def _performance(data: Data) -> str:
     return f"{mark}{data['model_version']}: {loss}{auc} on {data['labelled']} labels"
 
 
+def _estimated(data: Data) -> str:
+    band = f"between {data['log_loss_low']:.4f} and {data['log_loss_high']:.4f}"
+    auc = "" if data["auc"] is None else f", AUC {data['auc']:.3f}"
+    return (
+        f"{data['model_version']}: log-loss {data['log_loss']:.4f} without labels ({band}){auc}"
+        f" on {data['count']} rows"
+    )
+
+
+def _reconciled(data: Data) -> str:
+    mark = "" if data["within"] else "OFF "
+    told = [
+        f"{m['name'].replace('_', '-')} {m['realised']:.4f}, estimated {m['estimate']:.4f}"
+        for m in data["measures"]
+    ]
+    return f"{mark}{data['model_version']}: {'; '.join(told)} ({data['labelled']} labels)"
+
+
+def _labels_wanted(data: Data) -> str:
+    return (
+        f"{len(data['predictions'])} of {data['candidates']} predictions of {data['model_version']}"
+        f" ({data['strategy']}): {data['reason']}"
+    )
+
+
 def _quality(data: Data) -> str:
     verdict = "passed" if data["passed"] else f"FAILED: {'; '.join(data['failures'])}"
     if data.get("quarantined", False):
@@ -135,6 +160,9 @@ _WORDS: dict[str, Callable[[Data], str]] = {
     "SketchTaken": _sketch,
     "DriftScored": _drift,
     "PerformanceMeasured": _performance,
+    "PerformanceEstimated": _estimated,
+    "EstimateReconciled": _reconciled,
+    "LabelsRequested": _labels_wanted,
     "QualityChecked": _quality,
     "QuarantineSet": _quarantine,
     "QuarantineReleased": _quarantine,

@@ -77,6 +77,8 @@ class Artifact:
     metrics: Mapping[str, float] = field(default_factory=dict)
     reference: Sequence[Mapping[str, Any]] = ()
     reference_count: int = 0
+    calibration: Sequence[Mapping[str, Any]] = ()
+    estimate_errors: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,7 @@ class Run:
     def request_id(self) -> str:
         return str(self.asked["event_id"])
 
-    def snapshot_taken(self, cut: Cut, purpose: str) -> Event:
+    def snapshot_taken(self, cut: Cut, purpose: str, replaces: str | None = None) -> Event:
         return self._event(
             SNAPSHOTS,
             "SnapshotTaken",
@@ -111,6 +113,7 @@ class Run:
                 {"topic": topic, "partition": partition, "offset": offset}
                 for (topic, partition), offset in sorted(cut.offsets.items())
             ],
+            replaces=replaces,
             excluded=[
                 {"from_time": span.from_time, "to_time": span.to_time, "reason": span.reason}
                 for span in cut.excluded
@@ -205,6 +208,8 @@ class Run:
             metrics=dict(artifact.metrics),
             reference_count=artifact.reference_count,
             reference=list(artifact.reference),
+            calibration=list(artifact.calibration),
+            estimate_errors=dict(artifact.estimate_errors),
         )
 
     def decided(
@@ -221,6 +226,7 @@ class Run:
             reason=verdict.reason,
             actor=ACTOR,
             gates=[dict(gate) for gate in verdict.gates],
+            evidence=[dict(measure) for measure in verdict.evidence],
         )
         return event if verdict.passed else Event(event.topic, "PromotionRejected", event.data)
 

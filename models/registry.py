@@ -65,6 +65,8 @@ class Decision:
     event_id: str
     request_id: str | None
     gates: tuple[Mapping[str, Any], ...]
+    evidence: tuple[Mapping[str, Any], ...] = ()
+    """What was measured beyond the gates (Measured records)."""
 
     @property
     def installs(self) -> bool:
@@ -102,7 +104,9 @@ class RegistryState:
     """task -> decisions in the order of the log."""
     requests: dict[str, Request] = field(default_factory=dict)
     golden: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """task -> its golden SnapshotTaken (the first)."""
+    """task -> its golden SnapshotTaken: the first, or the newest that replaced the one before it."""
+    golden_sets: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    """task -> all that were ever its golden set, oldest first."""
 
 
 class Registry:
@@ -134,8 +138,16 @@ class Registry:
             elif event.topic == DEPLOYMENTS:
                 _decide(state.decisions.setdefault(data["task"], []), event)
             elif event.type == "SnapshotTaken" and data.get("purpose") == "golden":
-                state.golden.setdefault(data["task"], dict(data))
+                _golden(state, dict(data))
         return state
+
+
+def _golden(state: RegistryState, taken: dict[str, Any]) -> None:
+    """A set counts if it is the first, or names the one that counted so far."""
+    known = state.golden.get(taken["task"])
+    if known is None or taken.get("replaces") == known["snapshot"]:
+        state.golden[taken["task"]] = taken
+        state.golden_sets.setdefault(taken["task"], []).append(taken)
 
 
 def champion(state: RegistryState, task: str, at_ms: int | None = None) -> Decision | None:
@@ -272,6 +284,7 @@ def _decide(log: list[Decision], event: Event) -> None:
             event_id=event.id,
             request_id=data.get("request_id"),
             gates=tuple(dict(gate) for gate in data.get("gates", ())),
+            evidence=tuple(dict(measure) for measure in data.get("evidence", ())),
         )
     )
 

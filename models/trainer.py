@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 
-from models import lineage, recipes, training, training_checks
+from models import golden, lineage, recipes, training, training_checks
 from models.artifacts import ArtifactRefused, ArtifactStore
 from models.dataset import Dataset
 from models.gates import Verdict
@@ -127,7 +127,7 @@ class Trainer:
 
     def _train(self, run: Run) -> None:
         snapshot, rows = self._training_set(run)
-        golden, golden_rows = self._golden_set(run, snapshot, rows)
+        golden_set, golden_rows = self._golden_set(run, snapshot, rows)
         best = self._champion(run.task)
         self._insist_on_quality(run, snapshot, rows, best)
         started = self._step(run, "TrainingStarted")
@@ -138,7 +138,10 @@ class Trainer:
         began = time.monotonic()
         with self._interrupted(), self._metrics.training(run.task.name):
             until = int(snapshot["to_time"])
-            trained = training.train(run.task, rows, until, best, golden_rows, run.version)
+            trained = training.train(
+                *(run.task, rows, until, best, golden_rows, run.version),
+                clock=time.thread_time_ns,
+            )
             stored = self._store.put_model(trained.onnx)
         duration_ms = int((time.monotonic() - began) * 1000)
         now = self._event_time(run)
@@ -148,6 +151,8 @@ class Trainer:
             metrics=trained.metrics,
             reference=trained.reference,
             reference_count=trained.reference_count,
+            calibration=trained.calibration,
+            estimate_errors=trained.estimate_errors,
         )
         finished = run.training_finished(now, started, duration_ms, trained.metrics)
         registered = run.registered(
@@ -156,7 +161,7 @@ class Trainer:
             caused_by=finished.id,
             parent=best.version if best else None,
             snapshot=snapshot["snapshot"],
-            golden=golden,
+            golden=golden_set,
         )
         for event in (finished, registered):
             if self._step(run, event.type) is None:
@@ -209,14 +214,18 @@ class Trainer:
     def _golden_set(
         self, run: Run, training_set: Mapping[str, Any], rows: Dataset
     ) -> tuple[str | None, Dataset | None]:
-        """Hash and rows of the task's golden set, which the first sufficient training set leaves behind."""
+        """Hash and rows of the task's golden set: cut now if it is due (see `models.golden`)."""
         name = run.task.name
-        if name not in self._log.state.golden:
+        known = self._log.state.golden.get(name)
+        cut_before = self._step(run, "SnapshotTaken", purpose="golden") is not None
+        if not cut_before and golden.due(run.task.gate, known, run.asked):
             cut = self._snapshots.take_golden(run, training_set, rows)
-            if cut is None:
-                return None, None
-            self._log.say(run.snapshot_taken(cut, "golden"))
-        taken = self._log.state.golden[name]
+            replaced = known["snapshot"] if known else None
+            if cut is not None and cut.sha256 != replaced:
+                self._log.say(run.snapshot_taken(cut, "golden", replaced))
+        taken = self._log.state.golden.get(name)
+        if taken is None:
+            return None, None
         return taken["snapshot"], self._snapshots.load(run.task, taken)
 
     def _champion(self, task: Task) -> training.Champion | None:
@@ -237,7 +246,7 @@ class Trainer:
         request = state.requests.get(version.request_id, Request())
         snapshot = request.step("SnapshotTaken", purpose="training")
         until = int(snapshot["to_time"]) if snapshot else None
-        return training.Champion(version.version, scorer, until)
+        return training.Champion(version.version, scorer, until, version.bytes)
 
     def _event_time(self, run: Run) -> int:
         """Event time (ms) of what happens now; never before the request."""

@@ -17,20 +17,36 @@ import inspect
 import platform
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models import dataset, encoder, gates, onnx_graph, recipes, sampling
+from models import (
+    calibration,
+    dataset,
+    encoder,
+    evidence,
+    gates,
+    intervals,
+    maturity,
+    measures,
+    onnx_graph,
+    recipes,
+    sampling,
+)
 from models.dataset import Dataset, golden_rows
-from models.gates import Losses, Verdict, judge, log_loss, metrics
+from models.evidence import Judged
+from models.gates import Verdict, judge, metrics
+from models.latency import Clock, latencies
+from models.measures import BYTES, LATENCY, Measure
 from models.recipes import CannotTrain, fit
 from models.scorer import Scorer
-from streams import components, derived, reference
+from streams import components, derived, estimate, reference
+from streams.estimate import calibration_map, usual_errors
 from streams.reference import Kind, build_reference
-from streams.task import DAY_MS, Task
+from streams.task import DAY_MS, SCORE, Task
 
 MIN_FIT_ROWS = 100
 HELD_OUT = 0.25
@@ -40,11 +56,15 @@ _LIBRARIES = ("numpy", "scikit-learn", "onnx", "onnxruntime")
 
 @dataclass(frozen=True, slots=True)
 class Champion:
-    """The version to beat. `trained_until` (ms): its rows have labels before this; None if it saw none."""
+    """The version to beat. `trained_until` (ms): its rows have labels before this; None if it saw none.
+
+    `bytes`: size of its file, if known.
+    """
 
     version: str
     scorer: Scorer
     trained_until: int | None = None
+    bytes: int | None = None
 
     @property
     def untrained(self) -> bool:
@@ -61,6 +81,9 @@ class Trained:
     reference: list[dict[str, Any]]
     reference_count: int
     verdict: Verdict
+    calibration: tuple[dict[str, Any], ...] = ()
+    """CalibrationBins of the held-out scores."""
+    estimate_errors: Mapping[str, float] = field(default_factory=dict)
 
 
 def train(
@@ -70,10 +93,11 @@ def train(
     champion: Champion | None,
     golden: Dataset | None,
     version: str,
+    clock: Clock | None = None,
 ) -> Trained:
     """Raises CannotTrain. `rows`: the snapshot, golden rows and all; `golden`: the task's golden set, if cut.
 
-    Without a champion the task's prior score is the one to beat.
+    Without a champion the task's prior score is the one to beat; without a `clock` no latency is measured.
     """
     training = rows.where(~golden_rows(rows.ids, task.gate.golden_share))
     training = sampling.training_sample(training, task.recipe, task.window_ms)
@@ -83,31 +107,35 @@ def train(
         )
     cut = recent_from(task, training.times, labels_until)
     honest = _scorer(task, training.where((training.times < cut) & (training.label_times < cut)))
-    recent = _fresh(task, rows, cut, champion)
-    scores = honest.score_columns(recent.columns, len(recent))
-    measured = metrics(recent.labels, scores)
+    recent = _judged(task, honest, champion, _fresh(task, rows, cut, champion))
+    measured = metrics(recent.rows.labels, recent.challenger)
+    told = calibration.calibration(recent.rows.labels, recent.challenger)
+    if told is not None:
+        measured["calibration_error"] = told.error
+        measured["calibration_slope"] = told.slope
+        measured["calibration_intercept"] = told.intercept
     golden_losses = None
     if golden is not None:
-        golden_losses = _losses(task, honest, champion, golden)
+        golden_losses = _judged(task, honest, champion, golden).losses(task)
         measured["golden_log_loss"] = golden_losses.challenger
         measured["golden_rows"] = float(golden_losses.count)
+    onnx = _fit(task, training)
+    known = evidence.maturity_of(task, rows, recent.rows, labels_until)
     verdict = judge(
         task.gate,
         golden_losses,
-        _losses(task, honest, champion, recent),
+        recent.losses(task, known),
         challenger=version,
         champion=champion.version if champion else "the prior",
         first=champion is None or champion.untrained,
+        more=[
+            *evidence.beyond_losses(task, recent, known),
+            *_costs(onnx, champion, recent.rows, clock),
+        ],
     )
     measured["training_rows"] = float(len(training))
-    return Trained(
-        version,
-        _fit(task, training),
-        measured,
-        reference_of(task, training),
-        len(training),
-        verdict,
-    )
+    reference, bins, errors = described(task, training)
+    return Trained(version, onnx, measured, reference, len(training), verdict, bins, errors)
 
 
 def recent_from(task: Task, times: NDArray[np.int64], labels_until: int) -> int:
@@ -133,8 +161,9 @@ def code_version() -> str:
     """SHA-256 (hex) over the sources of the modules that decide what comes out of a training."""
     digest = hashlib.sha256()
     this = sys.modules[__name__]
-    streams = components, derived, reference
-    for module in (dataset, encoder, gates, onnx_graph, recipes, sampling, *streams, this):
+    streams = components, derived, estimate, reference
+    evaluation = calibration, evidence, gates, intervals, maturity, measures
+    for module in (dataset, encoder, *evaluation, onnx_graph, recipes, sampling, *streams, this):
         digest.update(inspect.getsource(module).encode())
     return digest.hexdigest()
 
@@ -150,13 +179,25 @@ def _fresh(task: Task, rows: Dataset, cut: int, champion: Champion | None) -> Da
     return rows.where(mask)
 
 
-def _losses(task: Task, honest: Scorer, champion: Champion | None, rows: Dataset) -> Losses:
+def _judged(task: Task, honest: Scorer, champion: Champion | None, rows: Dataset) -> Judged:
     if champion is None:
         before = np.full(len(rows), task.prior_score)
     else:
         before = champion.scorer.score_columns(rows.columns, len(rows))
-    scores = honest.score_columns(rows.columns, len(rows))
-    return Losses(log_loss(rows.labels, scores), log_loss(rows.labels, before), len(rows))
+    return Judged(rows, honest.score_columns(rows.columns, len(rows)), before)
+
+
+def _costs(
+    onnx: bytes, champion: Champion | None, rows: Dataset, clock: Clock | None
+) -> list[Measure]:
+    """Size and latency of the file that would answer, beside the champion's."""
+    before = champion.bytes if champion else None
+    found = [Measure(BYTES, float(len(onnx)), float(before) if before else None, 1)]
+    if clock is not None and champion is not None and len(rows):
+        scorer = Scorer.from_bytes(onnx)
+        value, baseline = latencies(scorer, champion.scorer, rows.columns, clock)
+        found.append(Measure(LATENCY, value, baseline, len(rows)))
+    return found
 
 
 def _fit(task: Task, rows: Dataset) -> bytes:
@@ -183,16 +224,31 @@ def fit_and_score(task: Task) -> Callable[[Dataset], Callable[[Dataset], NDArray
 
 
 def reference_of(task: Task, training: Dataset) -> list[dict[str, Any]]:
+    return described(task, training)[0]
+
+
+def described(
+    task: Task, training: Dataset
+) -> tuple[list[dict[str, Any]], tuple[dict[str, Any], ...], dict[str, float]]:
+    """Reference, calibration and usual errors of its estimates, from the same held-out scores."""
     windows = training.times // task.window_ms
     kinds: Mapping[str, Kind] = task.vector  # type: ignore[assignment]
-    return build_reference(
+    scores = held_out_scores(training, windows, lambda rows: _scorer(task, rows))
+    built = build_reference(
         training.columns,  # type: ignore[arg-type]
         kinds,
-        held_out_scores(training, windows, lambda rows: _scorer(task, rows)),  # type: ignore[arg-type]
+        scores,  # type: ignore[arg-type]
         windows.tolist(),
         task.drift,
         training.labels,
     )
+    edges = next(column["edges"] for column in built if column["name"] == SCORE)
+    bins = calibration_map(scores, training.labels, edges, task.decision_threshold)
+    errors = usual_errors(
+        *(bins, scores, training.labels, edges, task.decision_threshold, windows),
+        task.drift.min_rows,
+    )
+    return built, tuple(bins), errors
 
 
 def held_out_scores(

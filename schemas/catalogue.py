@@ -18,6 +18,9 @@ DRIFT_SCORES = "driftlog.drift_scores"
 QUALITY_REPORTS = "driftlog.quality_reports"
 QUALITY_COMMANDS = "driftlog.quality_commands"
 PERFORMANCE_SCORES = "driftlog.performance_scores"
+PERFORMANCE_ESTIMATES = "driftlog.performance_estimates"
+ESTIMATE_ERRORS = "driftlog.estimate_errors"
+LABEL_REQUESTS = "driftlog.label_requests"
 ALERTS = "driftlog.alerts"
 RETRAIN_REQUESTS = "driftlog.retrain_requests"
 SNAPSHOTS = "driftlog.snapshots"
@@ -84,6 +87,9 @@ def system_topics() -> tuple[Topic, ...]:
         _topic(QUALITY_REPORTS, "QualityChecked"),
         _topic(QUALITY_COMMANDS, "QuarantineSet", "QuarantineReleased"),
         _topic(PERFORMANCE_SCORES, "PerformanceMeasured"),
+        _topic(PERFORMANCE_ESTIMATES, "PerformanceEstimated"),
+        _topic(ESTIMATE_ERRORS, "EstimateReconciled"),
+        _topic(LABEL_REQUESTS, "LabelsRequested"),
         _topic(ALERTS, "AlertRaised", "AlertResolved"),
         _topic(RETRAIN_REQUESTS, "RetrainRequested"),
         _topic(SNAPSHOTS, "SnapshotTaken"),

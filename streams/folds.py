@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+from streams.estimation import Estimation
 from streams.features import FeatureFold
 from streams.fold import Fold
+from streams.labelling import LabelRequests
 from streams.outcomes import OutcomeWindows
 from streams.policy import RetrainReactor
 from streams.quarantine import Quarantine
@@ -24,9 +26,16 @@ def outcome_folds(tasks: Sequence[Task], partitions: int) -> list[Fold]:
 
 
 def control_folds(tasks: Sequence[Task], partitions: int) -> list[Fold]:
-    """Low rate, driven by the Faust runner: scoring, the retrain policy, and the quarantine."""
-    return [
-        fold
-        for task in tasks
-        for fold in (Scoring(task, partitions), RetrainReactor(task), Quarantine(task))
-    ]
+    """Driven by the Faust runner: scoring, estimates without labels, policies, the quarantine. All but asking for labels,
+    which is off unless a task wants it, read topics of a low rate alone.
+    """
+    return [fold for task in tasks for fold in _control(task, partitions)]
+
+
+def _control(task: Task, partitions: int) -> Iterator[Fold]:
+    yield Scoring(task, partitions)
+    yield Estimation(task, partitions)
+    yield RetrainReactor(task)
+    yield Quarantine(task)
+    if task.labelling is not None:
+        yield LabelRequests(task, partitions)

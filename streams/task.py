@@ -147,11 +147,35 @@ class RetrainPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class Fairness:
+    """How far apart the groups that feature `group` names may lie in what is decided about them.
+
+    `metric`: 'demographic_parity' (share decided 1) or 'equalized_odds' (true and false positive rates).
+    `max_gap`: the difference between the best and the worst group, or the champion's where that is larger
+    already. Groups of fewer than `min_rows` held-out rows are left out.
+    """
+
+    group: str
+    max_gap: float = 0.1
+    metric: str = "equalized_odds"
+    min_rows: int = 200
+
+
+@dataclass(frozen=True, slots=True)
 class GatePolicy:
-    """What a challenger must show: ratios of its log-loss to the champion's on the same rows.
+    """What a challenger must show on the same rows as the champion, none of which either learned from.
+
+    `rule` for the newest `recent_days`, all about the log-loss: 'ratio', at most `max_recent_ratio` of the
+    champion's; 'not_worse', at most `margin` (a share of the champion's) above it with `confidence`; 'gain',
+    below it with `confidence`, or not worse and cheaper: at most `cheaper` of its bytes or latency.
 
     The golden set guards what was learned long ago. Where the rules themselves change, holding on to it
-    would keep every good challenger out: `max_golden_ratio=None` says so.
+    would keep every good challenger out: `max_golden_ratio=None` says so. A newer one is cut when it is
+    `golden_days` old (None: the first one stays).
+
+    The rest is asked for unless it is None: `min_maturity`, share of the recent labels that must be known;
+    `max_calibration_error`, beyond chance; `slices`, categories none of whose values may lose more than
+    `max_slice_ratio` says, beyond chance; latency and size as ratios to the champion's; `fairness`.
     """
 
     recent_days: int = 7
@@ -159,6 +183,18 @@ class GatePolicy:
     max_golden_ratio: float | None = 1.05
     golden_share: float = 0.05
     min_rows: int = 200
+    rule: str = "ratio"
+    confidence: float = 0.95
+    margin: float = 0.02
+    cheaper: float = 0.9
+    min_maturity: float | None = None
+    max_calibration_error: float | None = None
+    slices: tuple[str, ...] = ()
+    max_slice_ratio: float = 1.1
+    fairness: Fairness | None = None
+    max_latency_ratio: float | None = None
+    max_size_ratio: float | None = None
+    golden_days: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +225,27 @@ class Observation:
     values: Mapping[str, float | None]
 
 
+@dataclass(frozen=True, slots=True)
+class LabelPolicy:
+    """When labels are worth their price, and whose: at most `budget` predictions of a window are asked for.
+
+    `triggers`: 'drift' (the window votes for drift, see `RetrainPolicy`), 'estimate' (its estimated log-loss
+    passes the expected by `max_log_loss_ratio`). `strategy`: 'uncertainty' (drawn with the weight p (1 - p)),
+    'stratified' (as many from each tenth of the score) or 'random'; all with `seed`.
+    """
+
+    budget: int = 100
+    triggers: tuple[str, ...] = ("drift", "estimate")
+    strategy: str = "stratified"
+    max_log_loss_ratio: float = 1.05
+    seed: int = 7
+
+
+LABEL_TRIGGERS = ("drift", "estimate")
+LABEL_STRATEGIES = ("uncertainty", "stratified", "random")
+GATE_RULES = ("ratio", "not_worse", "gain")
+FAIRNESS_METRICS = ("demographic_parity", "equalized_odds")
+
 Moment = Ask | Truth | Observation
 Source = Callable[[], Iterator[Moment]]
 """Yields moments in event-time order, with the same ids on every call: a restart repeats itself."""
@@ -215,6 +272,8 @@ class Task:
     quality: QualityPolicy = field(default_factory=QualityPolicy)
     source: Source | None = None
     doc: str = ""
+    labelling: LabelPolicy | None = None
+    """None: labels come by themselves, or not."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "features", tuple(self.features))
@@ -247,6 +306,8 @@ class Task:
                     )
         if isinstance(self.drift, DriftPolicy):  # else `task check` says so
             _check_groups(self.name, self.drift, self.vector)
+        if isinstance(self.gate, GatePolicy):
+            _check_gate(self.name, self.gate, self.vector)
 
     @property
     def given(self) -> tuple[str, ...]:
@@ -314,6 +375,19 @@ def _check_groups(task: str, policy: DriftPolicy, vector: Mapping[str, str]) -> 
             f"task {task}: drift.multivariate: needs two or more numeric features that are not of an"
             " embedding; leave it out"
         )
+
+
+def _check_gate(task: str, policy: GatePolicy, vector: Mapping[str, str]) -> None:
+    """Raises TaskError for slices or groups that are no category of the task."""
+    slices: object = policy.slices
+    if not isinstance(slices, tuple):  # a forgotten comma: it would be read letter by letter
+        raise TaskError(f"task {task}: gate.slices: {slices!r} is no tuple: write ('name',)")
+    named = [("slices", name) for name in policy.slices]
+    if isinstance(policy.fairness, Fairness):  # else `task check` says so
+        named.append(("fairness", policy.fairness.group))
+    for field_name, name in named:
+        if vector.get(name) != "string":
+            raise TaskError(f"task {task}: gate.{field_name}: {name!r} is no Category of the task")
 
 
 def _keys(feature: Feature) -> tuple[str, ...]:

@@ -63,7 +63,8 @@ def lineage(state: RegistryState, version: Version) -> dict[str, Any]:
     from models.registry import Request, champion
 
     request = state.requests.get(version.request_id, Request())
-    golden = state.golden.get(version.task) if version.golden else None
+    sets = state.golden_sets.get(version.task, ())
+    golden = next((taken for taken in sets if taken["snapshot"] == version.golden), None)
     now = champion(state, version.task)
     return {
         "model_version": version.version,
@@ -163,6 +164,8 @@ def _gates(gates: Iterable[Data]) -> list[str]:
             f"{gate['name']} {gate['value']:.4f} {sign} {gate['threshold']:.4f}"
             f" ({before}{gate['count']:,} rows)"
         )
+        if gate.get("low") is not None:
+            told += f", difference {gate['low']:+.4f} to {gate['high']:+.4f}"
         lines += _row("gate", f"{told}: {'passed' if gate['passed'] else 'FAILED'}")
     return lines
 

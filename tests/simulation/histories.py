@@ -9,7 +9,10 @@ from typing import Any
 from schemas.catalogue import (
     DEPLOYMENTS,
     DRIFT_SCORES,
+    ESTIMATE_ERRORS,
+    LABEL_REQUESTS,
     MODEL_VERSIONS,
+    PERFORMANCE_ESTIMATES,
     PERFORMANCE_SCORES,
     RETRAIN_REQUESTS,
     SKETCHES,
@@ -19,12 +22,11 @@ from schemas.catalogue import (
 from schemas.event import Event, derive
 from streams.canonical import fingerprint
 from streams.features import FeatureFold
+from streams.folds import control_folds
 from streams.ledger import Ledger
 from streams.outcomes import OutcomeWindows
-from streams.policy import RetrainReactor
-from streams.scoring import Scoring
 from streams.simulation import Faults, Process, SimulatedLog, run_history
-from streams.task import Category, DriftPolicy, Numeric, Rate, RetrainPolicy, Task
+from streams.task import Category, DriftPolicy, LabelPolicy, Numeric, Rate, RetrainPolicy, Task
 from streams.window_rows import InputWindows
 
 MINUTE = 60_000
@@ -37,6 +39,7 @@ TASK = Task(
     features=(Numeric("x"), Category("c"), Rate("rate", by=("c",), hours=1)),
     drift=DriftPolicy(window_hours=1, grace_minutes=10, min_rows=5, min_psi=0.2),
     retrain=RetrainPolicy(first_labels=20, new_labels=10, cooldown_hours=2, votes=1, of_windows=2),
+    labelling=LabelPolicy(budget=4),
 )
 PREDICTIONS, LABELS = predictions_topic("toy"), labels_topic("toy")
 TOPICS = (
@@ -48,8 +51,28 @@ TOPICS = (
     RETRAIN_REQUESTS,
     MODEL_VERSIONS,
     DEPLOYMENTS,
+    PERFORMANCE_ESTIMATES,
+    ESTIMATE_ERRORS,
+    LABEL_REQUESTS,
 )
 KEYS = {PREDICTIONS: "event_id", LABELS: "prediction_id"}
+
+
+CALIBRATION = [
+    {
+        "negatives": 50 - positives,
+        "positives": positives,
+        "log_loss_0": one,
+        "log_loss_1": other,
+        "squared_0": one**2,
+        "squared_1": other**2,
+        "correct_0": 1.0 - right,
+        "correct_1": right,
+        "order": 0.6,
+    }
+    for positives, one, other, right in ((17, 0.4, 1.1, 0.0), (35, 1.2, 0.4, 1.0))
+]
+"""Of the two bins of the score."""
 
 
 class Trainer:
@@ -100,6 +123,8 @@ def registered(version: str, time: int, cause: str | None, reference: bool = Tru
         metrics={"log_loss": 0.6} if reference else {},
         reference_count=100 if reference else 0,
         reference=[{"missing": 0, "swing": 0.0, **c} for c in columns] if reference else [],
+        calibration=CALIBRATION if reference else [],
+        estimate_errors={"log_loss": 0.01} if reference else {},
     )
 
 
@@ -151,7 +176,7 @@ def live_through(
             log,
             [FeatureFold(TASK, PARTITIONS), InputWindows(TASK), OutcomeWindows(TASK, PARTITIONS)],
         ),
-        Process(log, [Scoring(TASK, PARTITIONS), RetrainReactor(TASK)]),
+        Process(log, control_folds([TASK], PARTITIONS)),
         Process(log, [Trainer()]),
         Process(log, [Ledger(TOPICS)]),
     ]

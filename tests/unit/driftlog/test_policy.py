@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 
 from driftlog.policy import PolicyError, needs_references, needs_sketches, with_policy
@@ -57,10 +55,18 @@ def test_what_cannot_be_tried_is_told(word: str, said: str) -> None:
         with_policy(TASK, [word])
 
 
-def test_golden_losses_that_were_never_logged_cannot_be_judged() -> None:
-    gate = GatePolicy(max_golden_ratio=None)
-    with pytest.raises(PolicyError, match="no golden loss was logged"):
-        with_policy(dataclasses.replace(TASK, gate=gate), ["gate.max_golden_ratio=1.1"])
+def test_words_texts_and_names_of_gates() -> None:
+    changed, differs = with_policy(
+        TASK, ["gate.rule=gain", "gate.slices=c", "gate.min_maturity=0.9"]
+    )
+    assert (changed.gate.rule, changed.gate.slices) == ("gain", ("c",))
+    assert set(differs) == {"gate.rule", "gate.slices", "gate.min_maturity"}
+    with pytest.raises(PolicyError, match="one of ratio, not_worse, gain"):
+        with_policy(TASK, ["gate.rule=best"])
+    with pytest.raises(PolicyError, match="'x' is no Category"):
+        with_policy(TASK, ["gate.slices=x"])
+    with pytest.raises(PolicyError, match="written in the task's file"):
+        with_policy(TASK, ["gate.fairness=1"])
 
 
 @pytest.mark.parametrize(

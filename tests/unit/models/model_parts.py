@@ -83,8 +83,6 @@ def registered(version: str, time: int = 0, request_id: str = "r", **fields: Any
         model_version=version,
         parent=None,
         request_id=request_id,
-        snapshot=None,
-        golden=None,
         artifact="0" * 64,
         path=f"models/{'0' * 64}.onnx",
         bytes=1,
@@ -93,7 +91,14 @@ def registered(version: str, time: int = 0, request_id: str = "r", **fields: Any
         seed=0,
         environment={},
         features=["size"],
-        **{"metrics": {}, "reference_count": 0, "reference": [], **fields},
+        **{
+            "snapshot": None,
+            "golden": None,
+            "metrics": {},
+            "reference_count": 0,
+            "reference": [],
+            **fields,
+        },
     )
 
 

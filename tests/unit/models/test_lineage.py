@@ -7,7 +7,9 @@ import pytest
 from models.artifacts import Stored
 from models.event_time import event_time_now
 from models.gates import Verdict
+from models.intervals import Interval
 from models.lineage import Artifact, Cut, Run, cold_start, cold_start_id
+from models.measures import Measure
 from models.registry import Registry
 from schemas.event import Event, Position
 from tests.unit.models.model_parts import WEAR, asked
@@ -18,7 +20,7 @@ CUT = Cut("a" * 64, "snapshots/a.parquet", 10, 5, 2, 0, 9, "SELECT 1", {("wear.l
 ARTIFACT = Artifact(
     Stored("b" * 64, "models/b.onnx", 11), "constant", {"score": 0.5}, 7, {"python": "3"}
 )
-GATE = {"name": "g", "value": 0.4, "baseline": 0.5, "threshold": 0.5, "count": 9, "passed": True}
+GATE = Measure("g", 0.4, 0.5, 9, Interval(-0.1, 0.01, 8), 0.97)
 
 
 def events(passed: bool = True, now: int = NOW) -> list[Event]:
@@ -31,7 +33,7 @@ def events(passed: bool = True, now: int = NOW) -> list[Event]:
     registered = run.registered(
         now, ARTIFACT, caused_by=finished.id, parent="wear-0", snapshot="a" * 64, golden="a" * 64
     )
-    verdict = Verdict(passed, (GATE,), "the gates say so")
+    verdict = Verdict(passed, (GATE.judged(0.5, True),), "the gates say so", (GATE.record(),))
     decided = run.decided(now, registered.data, "wear-0", verdict)
     failed = run.training_failed(now, "no rows")
     return [taken, golden, started, finished, registered, decided, failed]
