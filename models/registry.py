@@ -10,14 +10,17 @@ from schemas.catalogue import (
     DEPLOYMENTS,
     MODEL_VERSIONS,
     RETRAIN_REQUESTS,
+    ROLLOUTS,
     SNAPSHOTS,
     TRAINING_RUNS,
 )
 from schemas.event import Event
+from streams.deployed import counts
 
 PROMOTED, ROLLED_BACK, REJECTED = "ModelPromoted", "ModelRolledBack", "PromotionRejected"
 FAILED = "TrainingFailed"
-TERMINAL = frozenset((PROMOTED, REJECTED, FAILED))
+ROLLED_OUT = "RolloutStarted"
+TERMINAL = frozenset((PROMOTED, REJECTED, FAILED, ROLLED_OUT))
 """Each request ends in one of these, once."""
 
 
@@ -64,11 +67,13 @@ class Decision:
     event_id: str
     request_id: str | None
     gates: tuple[Mapping[str, Any], ...]
+    overtaken: bool = False
+    """A policy decided about a champion that had been replaced already: it binds nobody."""
 
     @property
     def installs(self) -> bool:
         """Whether `version` answers from then on."""
-        return self.kind != REJECTED
+        return self.kind != REJECTED and not self.overtaken
 
 
 @dataclass(slots=True)
@@ -108,7 +113,7 @@ class Registry:
     """Fold: see the module. Which topic's events come first makes no difference."""
 
     name = "registry"
-    topics = (MODEL_VERSIONS, DEPLOYMENTS, TRAINING_RUNS, SNAPSHOTS, RETRAIN_REQUESTS)
+    topics = (MODEL_VERSIONS, DEPLOYMENTS, TRAINING_RUNS, SNAPSHOTS, RETRAIN_REQUESTS, ROLLOUTS)
 
     def initial(self) -> RegistryState:
         return RegistryState()
@@ -255,6 +260,7 @@ def _decide(log: list[Decision], event: Event) -> None:
     if any(known.event_id == event.id for known in log):
         return
     data = event.data
+    now = next((known.version for known in reversed(log) if known.installs), None)
     log.append(
         Decision(
             kind=event.type,
@@ -268,6 +274,7 @@ def _decide(log: list[Decision], event: Event) -> None:
             event_id=event.id,
             request_id=data.get("request_id"),
             gates=tuple(dict(gate) for gate in data.get("gates", ())),
+            overtaken=not counts(data["actor"], data.get("previous_version"), now),
         )
     )
 
