@@ -51,6 +51,9 @@ class Rollout:
     """event_id of its newest event."""
     shares: list[float] = field(default_factory=list)
     """Share of each step, from step 0 on."""
+    times: list[int] = field(default_factory=list)
+    """Since when each of them held."""
+    ended: int | None = None
 
     @property
     def rules(self) -> RolloutPolicy:
@@ -60,6 +63,13 @@ class Rollout:
     def promotion_id(self) -> str:
         """event_id of the ModelPromoted that follows the RolloutFinished."""
         return derived_id("ModelPromoted", self.last_id)
+
+    def share_at(self, at_ms: int) -> tuple[float, int] | None:
+        """(share, since) of the step that held at `at_ms`; None before the start and after the end."""
+        if at_ms < self.started or (self.ended is not None and at_ms >= self.ended):
+            return None
+        held = [step for step in zip(self.shares, self.times, strict=True) if step[1] <= at_ms]
+        return held[-1] if held else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +191,15 @@ def traffic(state: TaskRollouts, policy: RolloutPolicy | None = None) -> Traffic
     return None
 
 
+def rollout_at(state: TaskRollouts, at_ms: int) -> tuple[Rollout, float, int] | None:
+    """(rollout, share, since) of what was on its way at event time `at_ms`."""
+    for rollout in reversed([*state.past, *([state.active] if state.active else [])]):
+        held = rollout.share_at(at_ms)
+        if held is not None:
+            return rollout, *held
+    return None
+
+
 def watched(reign: Reign) -> bool:
     """Whether there is a version to go back to."""
     return reign.kind == "ModelPromoted" and reign.previous not in (None, reign.version)
@@ -212,7 +231,7 @@ def _rolled(state: TaskRollouts, event: Event) -> None:
     data = event.data
     if event.type == "RolloutStarted":
         if state.active is not None:
-            _close(state, SUPERSEDED, f"{data['model_version']} came after it")
+            _close(state, SUPERSEDED, f"{data['model_version']} came after it", event.time)
         state.active = Rollout(
             id=event.id,
             version=data["model_version"],
@@ -227,6 +246,7 @@ def _rolled(state: TaskRollouts, event: Event) -> None:
             actor=data["actor"],
             last_id=event.id,
             shares=[0.0],
+            times=[event.time],
         )
         return
     now = state.active
@@ -235,16 +255,18 @@ def _rolled(state: TaskRollouts, event: Event) -> None:
     now.step, now.share = data["step"], data["share"]
     now.shares.append(now.share)
     now.since = max(now.since, event.time)
+    now.times.append(now.since)
     now.waits = WAITS in data["evidence"]
     now.actor, now.last_id = data["actor"], event.id
     now.reason = data["reason"]
     if event.type in _OUTCOMES:
-        _close(state, _OUTCOMES[event.type], data["reason"])
+        _close(state, _OUTCOMES[event.type], data["reason"], event.time)
 
 
-def _close(state: TaskRollouts, outcome: str, reason: str) -> None:
+def _close(state: TaskRollouts, outcome: str, reason: str, time: int) -> None:
     assert state.active is not None
     state.active.outcome, state.active.reason = outcome, reason
+    state.active.ended = max(state.active.since, time)
     state.past.append(state.active)
     del state.past[:-KEPT]
     state.active = None

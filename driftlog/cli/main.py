@@ -15,6 +15,7 @@ from driftlog.cli import backfill, chaos, demo, feed, produce, query, similar, s
 from driftlog.cli.errors import CliError
 from driftlog.cli.models import models_app
 from driftlog.cli.replay import replay
+from driftlog.cli.rollout import rollout_app
 from driftlog.cli.schemas import schemas_app
 from driftlog.cli.task import task_app
 
@@ -69,6 +70,7 @@ app.command("query", rich_help_panel=_LOG)(query.query)
 app.command("similar", rich_help_panel=_LOG)(similar.similar)
 app.add_typer(schemas_app, name="schemas", rich_help_panel=_LOG)
 app.add_typer(models_app, name="models", rich_help_panel=_LOOP)
+app.add_typer(rollout_app, name="rollout", rich_help_panel=_LOOP)
 app.add_typer(task_app, name="task", rich_help_panel=_LOOP)
 
 

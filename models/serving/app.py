@@ -169,7 +169,12 @@ def _warm_codec(settings: Settings, tasks: Sequence[Task]) -> Codec:
         codec.encode(Event(predictions_topic(task.name), "PredictionMade", envelope | made))
         label = {"prediction_id": "", "label": 0}
         codec.encode(Event(labels_topic(task.name), "LabelObserved", envelope | label))
-        shadow: dict[str, object] = {"prediction_id": "", "model_version": "", "answered_by": "", "reason_id": ""}
+        shadow: dict[str, object] = {
+            "prediction_id": "",
+            "model_version": "",
+            "answered_by": "",
+            "reason_id": "",
+        }
         shadow |= {"answered_score": 0.0, "score": None, "label": None}
         codec.encode(Event(shadows_topic(task.name), "ShadowPredictionMade", envelope | shadow))
     return codec
