@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from schemas.catalogue import DEPLOYMENTS, ROLLOUT_COMMANDS, ROLLOUTS
-from schemas.event import Event, derived_id
+from schemas.event import Event
 from streams.canonical import transient
 from streams.deployed import POLICY
 from streams.rollout_evidence import Evidence, EvidenceState, level
@@ -20,10 +20,12 @@ from streams.rollout_rules import (
     ADVANCE,
     FINISH,
     Move,
+    Seen,
     first_move,
     harm,
     progress,
     regression,
+    seen_of,
 )
 from streams.rollout_state import (
     WAITS,
@@ -32,6 +34,7 @@ from streams.rollout_state import (
     TaskRollouts,
     apply_to,
     decision_id,
+    return_id,
     watched,
 )
 from streams.sequential import Sums
@@ -148,11 +151,12 @@ class RolloutReactor:
         return POLICY, None  # deployments are read less far than rollouts
 
     def _judged(self, state: RolloutState, now: Rollout) -> tuple[str, Move | None]:
-        worse = harm(now, state.evidence) if now.step else None
+        seen = seen_of(now, state.evidence)
+        worse = harm(now, seen) if now.step else None
         if worse is not None or state.rollouts.order(now, "hold") is not None:
             return POLICY, worse
         approval = state.rollouts.order(now, "approve")
-        move = self._onward(state, now)
+        move = self._onward(now, seen, state.evidence.answered.high())
         if move is None or move.type != FINISH or not now.rules.manual_approval:
             return POLICY, move
         if approval is not None:
@@ -164,11 +168,11 @@ class RolloutReactor:
         return POLICY, Move(ADVANCE, now.share, f"waits for approval; {move.reason}", numbers)
 
     @staticmethod
-    def _onward(state: RolloutState, now: Rollout) -> Move | None:
+    def _onward(now: Rollout, seen: Seen, time: int) -> Move | None:
         if now.waits:
             return Move(FINISH, 1.0, now.reason.removeprefix("waits for approval; "))
         if now.step:
-            return progress(now, state.evidence, state.evidence.answered.high())
+            return progress(now, seen, time)
         ready = f"{now.version} replaces {now.baseline} at once, which stays warm beside it"
         return first_move(now) or Move(FINISH, 1.0, ready)
 
@@ -176,7 +180,7 @@ class RolloutReactor:
         reign = state.rollouts.reigns[-1] if state.rollouts.reigns else None
         if reign is None or not watched(reign) or not self.task.rollout.watch_ms:
             return None
-        event_id = derived_id("ModelRolledBack", reign.id, "watch")
+        event_id = return_id(reign.id)
         if event_id in state.said:
             return None
         over = reign.since + self.task.rollout.watch_ms + self.task.label_delay_ms

@@ -50,7 +50,7 @@ class Move:
 
 
 @dataclass(slots=True)
-class _Seen:
+class Seen:
     """The evidence about a rollout, whatever its strategy."""
 
     estimate: Estimate | None
@@ -97,10 +97,9 @@ def first_move(rollout: Rollout) -> Move | None:
     return None
 
 
-def harm(rollout: Rollout, evidence: EvidenceState) -> Move | None:
+def harm(rollout: Rollout, seen: Seen) -> Move | None:
     """A reason to abort, if there is one: holds at any time, also while a person has said 'hold'."""
     rules = rollout.rules
-    seen = _seen(rollout, evidence)
     why = _guard_rails(rules, seen)
     if why is None and seen.estimate is not None and seen.estimate.above(rules.alpha) > 0:
         why = f"its log-loss is higher: {_sentence(seen.estimate, rules.alpha)}"
@@ -109,11 +108,9 @@ def harm(rollout: Rollout, evidence: EvidenceState) -> Move | None:
     return Move(ABORT, 0.0, f"{rollout.version}: {why}", seen.numbers(rules.alpha))
 
 
-def progress(rollout: Rollout, evidence: EvidenceState, now: int) -> Move | None:
+def progress(rollout: Rollout, seen: Seen, now: int) -> Move | None:
     """The next step, the end, or nothing yet; `now`: event time (ms)."""
     rules = rollout.rules
-    seen = _seen(rollout, evidence)
-    numbers = seen.numbers(rules.alpha)
     ready = (
         now - rollout.since >= rules.step_hours * HOUR_MS
         and seen.step_labels >= rules.min_labels
@@ -122,12 +119,12 @@ def progress(rollout: Rollout, evidence: EvidenceState, now: int) -> Move | None
     if ready and seen.estimate is not None:
         move = _next(rollout, rules, seen.estimate, seen.champion.mean * rules.max_regression)
         if move is not None:
-            return Move(move.type, move.share, move.reason, numbers)
+            return Move(move.type, move.share, move.reason, seen.numbers(rules.alpha))
     if now - rollout.started > rules.max_hours * HOUR_MS:
         why = f"no verdict within {rules.max_hours:g} hours: {rollout.baseline} stays"
         if seen.estimate is not None:
             why += f" ({_sentence(seen.estimate, rules.alpha)})"
-        return Move(ABORT, 0.0, why, numbers)
+        return Move(ABORT, 0.0, why, seen.numbers(rules.alpha))
     return None
 
 
@@ -203,7 +200,7 @@ def _next(rollout: Rollout, rules: RolloutPolicy, found: Estimate, tolerated: fl
     return None
 
 
-def _guard_rails(rules: RolloutPolicy, seen: _Seen) -> str | None:
+def _guard_rails(rules: RolloutPolicy, seen: Seen) -> str | None:
     if seen.mismatch >= -math.log(MISMATCH_ALPHA):
         return (
             "sample ratio mismatch: the requests were not dealt in the declared shares"
@@ -221,7 +218,8 @@ def _guard_rails(rules: RolloutPolicy, seen: _Seen) -> str | None:
     return None
 
 
-def _seen(rollout: Rollout, evidence: EvidenceState) -> _Seen:
+def seen_of(rollout: Rollout, evidence: EvidenceState) -> Seen:
+    """Everything that the evidence says about a rollout."""
     if rollout.strategy == "shadow":
         return _paired(evidence.pairs.get(rollout.id, Pair()))
     nobody = Arm()
@@ -237,7 +235,7 @@ def _seen(rollout: Rollout, evidence: EvidenceState) -> _Seen:
         (mine.exposures + null.exposures, theirs.exposures, share)
         for (mine, theirs, null), share in zip(arms, rollout.shares[1:], strict=False)
     ]
-    return _Seen(
+    return Seen(
         difference(((a.losses, b.losses) for a, b, _ in arms), MIN_STRATUM),
         champion,
         min(mine.losses.count, theirs.losses.count),
@@ -253,9 +251,9 @@ def _seen(rollout: Rollout, evidence: EvidenceState) -> _Seen:
 _ARMS = CHALLENGER, CHAMPION, NULL
 
 
-def _paired(pair: Pair) -> _Seen:
+def _paired(pair: Pair) -> Seen:
     enough = pair.differences.count >= MIN_STRATUM
-    return _Seen(
+    return Seen(
         mean_of(pair.differences) if enough else None,
         pair.losses,
         pair.differences.count,

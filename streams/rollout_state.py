@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from schemas.catalogue import DEPLOYMENTS, ROLLOUT_COMMANDS, ROLLOUTS
@@ -224,7 +224,18 @@ def policy_text(policy: RolloutPolicy) -> str:
 
 def decision_id(rollout: Rollout) -> str:
     """Of the next event of a rollout: one id whatever it says, so the first in the log is the decision."""
-    return derived_id("RolloutDecided", rollout.id, rollout.step + 1)
+    return _decision_id(rollout.id, rollout.step + 1)
+
+
+@lru_cache(maxsize=64)
+def _decision_id(rollout: str, step: int) -> str:
+    return derived_id("RolloutDecided", rollout, step)
+
+
+@lru_cache(maxsize=64)
+def return_id(promotion: str) -> str:
+    """Of the ModelRolledBack that takes a promotion back."""
+    return derived_id("ModelRolledBack", promotion, "watch")
 
 
 def _rolled(state: TaskRollouts, event: Event) -> None:
