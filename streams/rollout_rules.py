@@ -137,11 +137,8 @@ def regression(
     the new version's mean holds at all times (alpha / 2), that of the level was taken once (alpha / 2).
     """
     pair = evidence.pairs.get(reign.id)
-    if pair is not None and pair.differences.count >= rules.min_labels:
-        better = mean_of(pair.differences)  # the version before minus the one that answers
-        if better.below(rules.alpha) < 0:
-            turned = Estimate(-better.mean, better.error, better.count)
-            return _taken_back(reign, pair.losses, turned, rules, f"paired with {reign.previous}")
+    if pair is not None:
+        return _paired_regression(rules, reign, pair)
     since = level(evidence, reign.version, reign.since, reign.since + rules.watch_ms)
     if min(since.count, baseline.count) < max(rules.min_labels, MIN_STRATUM):
         return None
@@ -169,19 +166,24 @@ def regression(
     return Move("ModelRolledBack", 0.0, reason, numbers)
 
 
-def _taken_back(
-    reign: Reign, losses: Sums, worse: Estimate, rules: RolloutPolicy, how: str
-) -> Move:
+def _paired_regression(rules: RolloutPolicy, reign: Reign, pair: Pair) -> Move | None:
+    """The version before scores the same requests: a change of the world hits both and proves nothing."""
+    better = mean_of(pair.differences)  # the version before minus the one that answers
+    if better.count < rules.min_labels or better.below(rules.alpha) >= 0:
+        return None
+    worse = Estimate(-better.mean, better.error, better.count)
+    before = pair.losses.mean + better.mean
     numbers = {
-        "log_loss": losses.mean,
-        "baseline_log_loss": losses.mean - worse.mean,
-        "limit": losses.mean - worse.mean,
-        "lower": losses.mean - worse.mean + worse.above(rules.alpha),
+        "log_loss": pair.losses.mean,
+        "baseline_log_loss": before,
+        "limit": before,
+        "lower": before + worse.above(rules.alpha),
         "labels": float(worse.count),
         "baseline_labels": float(worse.count),
         "alpha": rules.alpha,
     }
-    reason = f"{reign.version} is worse, {how}: {_sentence(worse, rules.alpha)}"
+    told = _sentence(worse, rules.alpha)
+    reason = f"{reign.version} is worse, paired with {reign.previous}: {told}"
     return Move("ModelRolledBack", 0.0, reason, numbers)
 
 

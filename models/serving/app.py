@@ -16,7 +16,7 @@ from fastapi import FastAPI
 
 from infra.settings import HOST, Settings
 from models.artifacts import ArtifactStore
-from models.registry import Registry
+from models.registry import Registry, before
 from models.serving.api import create_app
 from models.serving.deployments import Swapper, candidates
 from models.serving.eventlog import KafkaLog
@@ -125,6 +125,7 @@ class _Server:
                 now = traffic(rolled.get(name, TaskRollouts()), desk.task.rollout)
                 await swapper.line_up(desk, now, state.versions)
                 await swapper.reconcile(desk, candidates(state, name))
+                await swapper.stay_warm(desk, before(state, name), state.versions)
 
         topics = (MODEL_VERSIONS, DEPLOYMENTS, ROLLOUTS, ROLLOUT_COMMANDS)
         await Follower(self.settings.bootstrap, codec, topics, projector, on_news).run()

@@ -157,6 +157,23 @@ class Swapper:
             "rollout", task=task, model_version=now.version, share=now.share, shadow=now.shadow
         )
 
+    async def stay_warm(
+        self, desk: Desk, back: str | None, versions: Mapping[str, Version]
+    ) -> None:
+        """Have the version that a return leads to in memory, also after a restart."""
+        version = versions.get(back or "")
+        if version is None or version.version in desk.warm or not desk.task.rollout.weighs_evidence:
+            return
+        key = f"warm {version.version}"
+        candidate = Candidate(version.version, key, 0, "", version.path, version.artifact)
+        if key in self.refused:
+            return
+        try:
+            self._keep(desk, await self._loaded(desk, candidate))
+        except Exception as error:  # a return will say more, if there is one
+            self.refused.add(key)
+            logger.warning("not warm", model_version=version.version, reason=repr(error))
+
     def _stand_alone(self, desk: Desk) -> None:
         desk.lineup = None
         self.service.metrics.routed.labels(desk.task.name).set(0)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from models.artifacts import ArtifactStore
-from models.registry import Registry
+from models.registry import Registry, before
 from models.serving.core import Champion
 from models.serving.deployments import Swapper, candidates
 from models.serving.lineup import Lineup
@@ -158,6 +158,8 @@ class Stage:
         now = traffic(self.rolled.get("flights", TaskRollouts()))
         await self.swapper.line_up(self.desk, now, self.state.versions)
         await self.swapper.reconcile(self.desk, candidates(self.state, "flights"))
+        back = before(self.state, "flights")
+        await self.swapper.stay_warm(self.desk, back, self.state.versions)
 
 
 @pytest.fixture
@@ -243,3 +245,11 @@ async def test_a_challenger_whose_file_is_refused_takes_no_part(stage: Stage) ->
     answer = await stage.service.predict("flights", body(40))
     assert answer["model_version"] == "flights-1"
     assert "refused_artifacts_total" in stage.service.metrics.text().decode()
+
+
+async def test_after_a_restart_the_version_before_is_warm_again(stage: Stage) -> None:
+    one, two = (registered(stage.store, f"flights-{n}", n / 4) for n in (1, 2))
+    await stage.after(one, two, promoted("flights-1"), promoted("flights-2", NOW_MS + 1))
+    stage.store.path(one.data["path"]).unlink()
+    await stage.after(promoted("flights-1", NOW_MS + 2, "ModelRolledBack"))
+    assert stage.desk.champion and stage.desk.champion.version == "flights-1"

@@ -17,7 +17,7 @@ from schemas.catalogue import (
 from schemas.event import Event, Position, derive, derived_id
 from streams.fold import Projector
 from streams.rollout import RolloutReactor
-from streams.rollout_state import policy_text
+from streams.rollout_state import policy_text, traffic
 from streams.task import Numeric, RolloutPolicy, Task
 
 HOUR = 3_600_000
@@ -160,6 +160,8 @@ class Life:
         self.log: list[Event] = []
         self.said: list[Event] = []
         self.time = START
+        self.upside_down = False
+        """Whether the world has changed to the opposite."""
         self._truths = truths(seed)
         self._rng = random.Random(seed)
         self._offsets: dict[str, int] = {}
@@ -195,10 +197,11 @@ class Life:
         name = f"p{self.time}"
         version, route = self.route()
         self.put(answered(name, self.time, version, self.score(version, chance), route))
-        now = self.rollouts.active
-        if now is not None and now.strategy == "shadow" and now.step:
-            mine, theirs = self.score(now.version, chance), self.score(version, chance)
-            self.put(shadowed(name, self.time, now.version, mine, (version, theirs), now.id))
+        told = traffic(self.rollouts, self.task.rollout)
+        if told is not None and told.shadow:
+            mine, theirs = self.score(told.version, chance), self.score(version, chance)
+            self.put(shadowed(name, self.time, told.version, mine, (version, theirs), told.id))
+        label = 1 - label if self.upside_down else label
         self.put(labelled(name, self.time + delay_ms, label))
 
     def route(self) -> tuple[str, str | None]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from schemas.catalogue import system_topics
 from schemas.codec import Codec
 from schemas.event import Event, Position
+from streams import checkpoint
 from streams.canonical import fingerprint
+from streams.checkpoint import CountingProjector
 from streams.fold import Projector
 from streams.rollout import RolloutReactor
 from streams.rollout_state import Rollouts, traffic
@@ -121,6 +125,24 @@ def test_a_regression_past_the_gate_is_rolled_back_by_the_label_that_proves_it()
     assert gate["value"] > gate["threshold"] > gate["baseline"]
     made.ask()
     assert made.types() == ["ModelRolledBack"]
+
+
+def test_a_change_of_the_world_is_no_regression_where_the_version_before_scores_on() -> None:
+    paired = RolloutPolicy(watch_hours=24, min_labels=60, shadow_previous=True)
+    alone = RolloutPolicy(watch_hours=24, min_labels=60)
+    said = {}
+    for policy in (paired, alone):
+        made = life(policy, EQUAL, asks=1_000)
+        made.put(promoted("toy-2", made.time, "toy-1"))
+        made.upside_down = True
+        for _ in range(400):
+            made.ask()
+        said[policy.shadow_previous] = made.types()
+    assert said == {True: [], False: ["ModelRolledBack"]}
+    bad = life(paired, WORSE, asks=100)
+    bad.put(promoted("toy-2", bad.time, "toy-1"))
+    ask_until(bad, "ModelRolledBack", 400)
+    assert "paired with toy-1" in bad.said[-1].data["reason"]
 
 
 def test_an_equal_model_survives_its_watch() -> None:
@@ -286,3 +308,26 @@ def test_the_order_of_topics_makes_no_difference_to_the_state() -> None:
         projector.feed([event for name in names for event in by_topic[name]])
         assert projector.fingerprint(reactor.name) == made.projector.fingerprint(reactor.name)
         assert fingerprint(projector.states["rollouts"]["toy"]) == fingerprint(made.rollouts)
+
+
+@pytest.mark.parametrize("good", [EQUAL, WORSE])
+def test_a_checkpoint_anywhere_goes_on_as_if_nothing_had_been(
+    good: dict[str, float], tmp_path: Path
+) -> None:
+    made = life(CANARY, good, asks=40)
+    for _ in range(400):
+        made.ask()
+    made.put(
+        command("hold", made.time, made.said[0].data["rollout_id"]), command("freeze", made.time)
+    )
+    folds = [RolloutReactor(made.task, 1), Rollouts()]
+    for cut in (1, len(made.log) // 3, len(made.log)):
+        whole = CountingProjector(folds)
+        whole.feed(made.log[:cut])
+        checkpoint.save(whole, tmp_path)
+        back = checkpoint.newest(folds, tmp_path, None, dict(whole.offsets), {}, pytest.fail)
+        assert back is not None
+        for projector in (whole, back):
+            projector.feed(made.log[cut:])
+        for fold in folds:
+            assert back.fingerprint(fold.name) == whole.fingerprint(fold.name)
