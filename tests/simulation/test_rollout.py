@@ -38,7 +38,7 @@ from tests.unit.streams.rollout_build import (
 PARTITIONS = 2
 ASKS = "toy.asks"
 POLICY = RolloutPolicy(
-    "canary", (0.2, 0.5, 1.0), min_labels=30, step_hours=0.1, alpha=0.05, watch_hours=24
+    "canary", (0.2, 0.5, 1.0), min_labels=30, step_hours=0.1, alpha=0.05, max_regression=0.5
 )
 HISTORIES = 16
 COUNT = 900
