@@ -122,8 +122,9 @@ def run(name: str, settings: Settings, tasks: Sequence[Task]) -> int:
     elif name == "control":
         from models.registry import Registry
         from streams.app import run_control
+        from streams.rollout_state import Rollouts
 
-        run_control(settings, tasks, [Registry()])
+        run_control(settings, tasks, [Registry(), Rollouts()])
     elif name == "trainer":
         from models import app as trainer
 

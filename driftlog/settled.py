@@ -19,6 +19,7 @@ from streams.app import CONTROL_GROUP, WINDOWS_GROUP, WORKER_GROUP, outcomes_gro
 from streams.fold import Fold
 from streams.folds import control_folds, outcome_folds, worker_folds
 from streams.log import LogUnavailable
+from streams.rollout_state import Rollouts
 from streams.task import Task
 
 Lags = dict[str, int]
@@ -30,7 +31,7 @@ def live_folds(settings: Settings, tasks: Sequence[Task]) -> dict[str, list[Fold
     return {
         WORKER_GROUP: worker_folds(tasks, settings.partitions),
         **outcomes,
-        CONTROL_GROUP: [*control_folds(tasks, settings.partitions), Registry()],
+        CONTROL_GROUP: [*control_folds(tasks, settings.partitions), Registry(), Rollouts()],
     }
 
 

@@ -20,6 +20,7 @@ from streams.task import (
     GATE_RULES,
     LABEL_STRATEGIES,
     LABEL_TRIGGERS,
+    STRATEGIES,
     Category,
     DriftPolicy,
     Fairness,
@@ -30,6 +31,7 @@ from streams.task import (
     Rate,
     Recipe,
     RetrainPolicy,
+    RolloutPolicy,
     Task,
 )
 
@@ -69,6 +71,7 @@ def check_settings(task: Task) -> list[Problem]:
         "drift": DriftPolicy,
         "retrain": RetrainPolicy,
         "gate": GatePolicy,
+        "rollout": RolloutPolicy,
         "quality": QualityPolicy,
     }
     for field, kind in kinds.items():
@@ -78,6 +81,7 @@ def check_settings(task: Task) -> list[Problem]:
         _recipe(task, found)
         _policies(task, found)
         _quality(task.quality, found)
+        _rollout(task, found)
     return found.problems
 
 
@@ -265,3 +269,38 @@ def _labelling(policy: object, found: _Found) -> None:
     if not policy.triggers or set(policy.triggers) - set(LABEL_TRIGGERS):
         known = ", ".join(LABEL_TRIGGERS)
         found.add("labelling.triggers", f"must be a tuple of {known}, not {policy.triggers!r}")
+
+
+def _rollout(task: Task, found: _Found) -> None:
+    rollout = task.rollout
+    if rollout.strategy not in STRATEGIES:
+        found.add(
+            "rollout.strategy",
+            f"no strategy {rollout.strategy!r}; there are {', '.join(STRATEGIES)}",
+        )
+    for step in rollout.steps:
+        found.real("rollout.steps", step, 0, 1)
+    if rollout.strategy == "canary" and (
+        not rollout.steps or list(rollout.steps) != sorted(set(rollout.steps)) or 0 in rollout.steps
+    ):
+        found.add("rollout.steps", "must be growing shares above 0, e.g. (0.05, 0.25, 0.5, 1.0)")
+    found.real("rollout.share", rollout.share, 0, 1, inner=True)
+    found.whole("rollout.min_labels", rollout.min_labels, 30)
+    found.real("rollout.step_hours", rollout.step_hours, 0)
+    found.real("rollout.max_hours", rollout.max_hours, rollout.step_hours)
+    found.real("rollout.alpha", rollout.alpha, 0, 0.5, inner=True)
+    found.real("rollout.max_regression", rollout.max_regression, 0)
+    found.real("rollout.max_null_share", rollout.max_null_share, 0, 1)
+    if rollout.max_score_psi is not None:
+        found.real("rollout.max_score_psi", rollout.max_score_psi, 0)
+    if rollout.watch_hours is not None:
+        found.real("rollout.watch_hours", rollout.watch_hours, 0)
+    found.real("rollout.baseline_hours", rollout.baseline_hours, 0)
+    if rollout.sticky_by is not None and rollout.sticky_by not in task.given:
+        found.add(
+            "rollout.sticky_by",
+            f"{rollout.sticky_by!r} is no Numeric or Category feature of the task: who answers is"
+            " decided by what the request says",
+        )
+    if rollout.shadow_previous and not rollout.watch_ms:
+        found.add("rollout.shadow_previous", "needs a watch: say watch_hours=24, too")

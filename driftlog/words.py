@@ -153,6 +153,38 @@ def _hash(data: Data) -> str:
     return f"{data['fold']} {data['sha256'][:16]} after {data['events']} events"
 
 
+def _rollout(data: Data) -> str:
+    return (
+        f"{data['strategy']} of {data['model_version']} against {data['previous_version']}:"
+        f" {data['reason']}"
+    )
+
+
+def _advanced(data: Data) -> str:
+    return f"{data['model_version']} answers {data['share']:.0%}: {data['reason']}"
+
+
+def _aborted(data: Data) -> str:
+    return f"{data['model_version']} is out: {data['reason']}"
+
+
+def _finished(data: Data) -> str:
+    return f"{data['model_version']} is to be champion: {data['reason']}"
+
+
+def _commanded(data: Data) -> str:
+    what = "all rollouts of" if data["rollout_id"] is None else "the rollout of"
+    return f"{data['actor']}: {data['command']} {what} {data['task']}: {data['reason']}"
+
+
+def _shadow(data: Data) -> str:
+    score = "nothing" if data["score"] is None else f"{data['score']:.3f}"
+    return (
+        f"{data['model_version']} would have said {score},"
+        f" {data['answered_by']} said {data['answered_score']:.3f}"
+    )
+
+
 _WORDS: dict[str, Callable[[Data], str]] = {
     "PredictionMade": _prediction,
     "LabelObserved": _label,
@@ -172,6 +204,12 @@ _WORDS: dict[str, Callable[[Data], str]] = {
     "ModelPromoted": _promoted,
     "ModelRolledBack": _promoted,
     "PromotionRejected": _rejected,
+    "RolloutStarted": _rollout,
+    "RolloutAdvanced": _advanced,
+    "RolloutAborted": _aborted,
+    "RolloutFinished": _finished,
+    "RolloutCommandGiven": _commanded,
+    "ShadowPredictionMade": _shadow,
     "AlertRaised": _alert,
     "AlertResolved": _alert,
     "FaultInjected": _fault,

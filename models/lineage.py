@@ -14,12 +14,14 @@ from schemas.catalogue import (
     MODEL_VERSIONS,
     QUALITY_REPORTS,
     RETRAIN_REQUESTS,
+    ROLLOUTS,
     SNAPSHOTS,
     TRAINING_RUNS,
 )
 from schemas.event import Event, derive, derived_id
 from streams.quality import Check, verdict
 from streams.quarantine import Span
+from streams.rollout_state import policy_text
 from streams.task import Task
 
 ACTOR = "trainer"
@@ -215,7 +217,26 @@ class Run:
     def decided(
         self, time: int, registered: Mapping[str, Any], previous: str | None, verdict: Verdict
     ) -> Event:
-        """ModelPromoted or PromotionRejected; one id for both, since there is one decision."""
+        """ModelPromoted or PromotionRejected; one id for both, since there is one decision.
+
+        Where the task rolls out by steps a challenger that passed gets a RolloutStarted instead, and its
+        promotion is said by what weighs the evidence. The first version has nobody to be compared with.
+        """
+        rollout = self.task.rollout
+        if verdict.passed and previous is not None and not rollout.immediate:
+            return self._event(
+                ROLLOUTS,
+                "RolloutStarted",
+                time,
+                registered["event_id"],
+                model_version=self.version,
+                previous_version=previous,
+                strategy=rollout.strategy,
+                policy=policy_text(rollout),
+                reason=verdict.reason,
+                actor=ACTOR,
+                gates=[dict(gate) for gate in verdict.gates],
+            )
         event = self._event(
             DEPLOYMENTS,
             "ModelPromoted",

@@ -11,14 +11,17 @@ from schemas.catalogue import (
     MODEL_VERSIONS,
     QUALITY_REPORTS,
     RETRAIN_REQUESTS,
+    ROLLOUTS,
     SNAPSHOTS,
     TRAINING_RUNS,
 )
 from schemas.event import Event
+from streams.deployed import counts
 
 PROMOTED, ROLLED_BACK, REJECTED = "ModelPromoted", "ModelRolledBack", "PromotionRejected"
 FAILED = "TrainingFailed"
-TERMINAL = frozenset((PROMOTED, REJECTED, FAILED))
+ROLLED_OUT = "RolloutStarted"
+TERMINAL = frozenset((PROMOTED, REJECTED, FAILED, ROLLED_OUT))
 """Each request ends in one of these, once."""
 
 
@@ -67,11 +70,13 @@ class Decision:
     gates: tuple[Mapping[str, Any], ...]
     evidence: tuple[Mapping[str, Any], ...] = ()
     """What was measured beyond the gates (Measured records)."""
+    overtaken: bool = False
+    """A policy decided about a champion that had been replaced already: it binds nobody."""
 
     @property
     def installs(self) -> bool:
         """Whether `version` answers from then on."""
-        return self.kind != REJECTED
+        return self.kind != REJECTED and not self.overtaken
 
 
 @dataclass(slots=True)
@@ -114,7 +119,7 @@ class Registry:
 
     name = "registry"
     topics = (
-        *(MODEL_VERSIONS, DEPLOYMENTS, TRAINING_RUNS, SNAPSHOTS, RETRAIN_REQUESTS),
+        *(MODEL_VERSIONS, DEPLOYMENTS, TRAINING_RUNS, SNAPSHOTS, RETRAIN_REQUESTS, ROLLOUTS),
         QUALITY_REPORTS,  # of training sets: these name their request
     )
 
@@ -271,6 +276,7 @@ def _decide(log: list[Decision], event: Event) -> None:
     if any(known.event_id == event.id for known in log):
         return
     data = event.data
+    now = next((known.version for known in reversed(log) if known.installs), None)
     log.append(
         Decision(
             kind=event.type,
@@ -285,6 +291,7 @@ def _decide(log: list[Decision], event: Event) -> None:
             request_id=data.get("request_id"),
             gates=tuple(dict(gate) for gate in data.get("gates", ())),
             evidence=tuple(dict(measure) for measure in data.get("evidence", ())),
+            overtaken=not counts(data["actor"], data.get("previous_version"), now),
         )
     )
 

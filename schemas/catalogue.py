@@ -27,6 +27,8 @@ SNAPSHOTS = "driftlog.snapshots"
 TRAINING_RUNS = "driftlog.training_runs"
 MODEL_VERSIONS = "driftlog.model_versions"
 DEPLOYMENTS = "driftlog.deployments"
+ROLLOUTS = "driftlog.rollouts"
+ROLLOUT_COMMANDS = "driftlog.rollout_commands"
 STATE_HASHES = "driftlog.state_hashes"
 FAULTS = "driftlog.faults"
 REPLAYS = "driftlog.replays"
@@ -96,6 +98,8 @@ def system_topics() -> tuple[Topic, ...]:
         _topic(TRAINING_RUNS, "TrainingStarted", "TrainingFinished", "TrainingFailed"),
         _topic(MODEL_VERSIONS, "ModelRegistered"),
         _topic(DEPLOYMENTS, "ModelPromoted", "PromotionRejected", "ModelRolledBack"),
+        _topic(ROLLOUTS, "RolloutStarted", "RolloutAdvanced", "RolloutAborted", "RolloutFinished"),
+        _topic(ROLLOUT_COMMANDS, "RolloutCommandGiven"),
         _topic(STATE_HASHES, "StateHashed", key="fold"),
         _topic(FAULTS, "FaultInjected", key="target"),
         _topic(REPLAYS, "ReplayStarted", "ReplayFinished", key="replay_id"),
@@ -119,13 +123,17 @@ def features_topic(task: str) -> str:
     return f"{task}.features"
 
 
+def shadows_topic(task: str) -> str:
+    return f"{task}.shadows"
+
+
 def task_topics(
     task: str,
     features: Mapping[str, str],
     observed: Sequence[str],
     partitions: int = 4,
 ) -> tuple[Topic, ...]:
-    """The three topics of a task, their schemas derived from its features.
+    """The four topics of a task, their schemas derived from its features.
 
     `features` maps each feature of the served vector to 'double' or 'string' (category);
     `observed` names the numeric values that arrive as observations about an entity (weather of an airport).
@@ -151,6 +159,10 @@ def task_topics(
         _field("score", "double", "Probability of the positive class."),
         _field("label", "int", "Decision: 1 if the score reached the threshold."),
         _field("features", vector, "The served feature vector."),
+        {
+            **_optional("route", "string"),
+            "doc": "Which part of a rollout it was: '<rollout_id>/<step>/<arm>'; null outside of one.",
+        },
     )
     label = _event_record(
         "LabelObserved",
@@ -167,10 +179,25 @@ def task_topics(
         _field("key", "string", "Which one, e.g. 'JFK'."),
         _field("values", values, "What was observed."),
     )
+    shadow = _event_record(
+        "ShadowPredictionMade",
+        namespace,
+        "Another version scored what a PredictionMade had answered; no caller saw it.",
+        _field("prediction_id", "string", "event_id of the PredictionMade."),
+        _field("model_version", "string", "Version that scored in the shadow."),
+        {**_optional("score", "double"), "doc": "Its score; null if it had none that is finite."},
+        {**_optional("label", "int"), "doc": "Its decision; null without a score."},
+        _field("answered_by", "string", "Version that answered the caller."),
+        _field("answered_score", "double", "The score that the caller got."),
+        _field(
+            "reason_id", "string", "event_id of the rollout or promotion that it is shadowed for."
+        ),
+    )
     return (
         Topic(predictions_topic(task), (prediction,), "event_id", partitions),
         Topic(labels_topic(task), (label,), "prediction_id", partitions),
         Topic(features_topic(task), (observation,), "key", partitions),
+        Topic(shadows_topic(task), (shadow,), "prediction_id", partitions),
     )
 
 

@@ -11,13 +11,19 @@ from streams.labelling import LabelRequests
 from streams.outcomes import OutcomeWindows
 from streams.policy import RetrainReactor
 from streams.quarantine import Quarantine
+from streams.rollout import RolloutReactor
 from streams.scoring import Scoring
 from streams.task import Task
 
 
 def worker_folds(tasks: Sequence[Task], partitions: int) -> list[Fold]:
-    """Driven by the batch runner. (Input windows: `streams.window_worker`.)"""
-    return [FeatureFold(task, partitions) for task in tasks]
+    """Driven by the batch runner. (Input windows: `streams.window_worker`.)
+
+    Rollouts are weighed only for tasks whose policy asks for evidence: it costs a second join of labels.
+    """
+    features: list[Fold] = [FeatureFold(task, partitions) for task in tasks]
+    weighed = [task for task in tasks if task.rollout.weighs_evidence]
+    return features + [RolloutReactor(task, partitions) for task in weighed]
 
 
 def outcome_folds(tasks: Sequence[Task], partitions: int) -> list[Fold]:

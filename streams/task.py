@@ -197,6 +197,62 @@ class GatePolicy:
     golden_days: int | None = None
 
 
+STRATEGIES = ("immediate", "shadow", "canary", "ab", "blue_green")
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutPolicy:
+    """How a challenger that passed its gates becomes the champion (docs/rollout.md).
+
+    `steps`: shares of a canary; at 1.0 it is promoted. `share`: of the challenger in an A/B test. A step
+    takes `step_hours` of event time and `min_labels` labels of each arm at least; a rollout without a
+    verdict after `max_hours` is aborted. `alpha`: chance of a false abort (and of a false verdict) over a
+    whole rollout, and of a false return over a whole watch, however often the evidence is looked at.
+    `max_regression`: so much more log-loss (relative) is tolerated where no harm is proven.
+    `sticky_by`: the given feature whose value decides who answers (default: the event id).
+    `watch_hours` after any promotion a regression against the level of the version before in its last
+    `baseline_hours` leads back; None: 24 unless the strategy is 'immediate'. `shadow_previous` lets the
+    version before go on scoring meanwhile: the comparison is paired then.
+    """
+
+    strategy: str = "immediate"
+    steps: tuple[float, ...] = (0.05, 0.25, 0.5, 1.0)
+    share: float = 0.5
+    min_labels: int = 100
+    step_hours: float = 1.0
+    max_hours: float = 24.0 * 14
+    alpha: float = 0.01
+    max_regression: float = 0.05
+    max_null_share: float = 0.01
+    max_score_psi: float | None = 2.0
+    sticky_by: str | None = None
+    manual_approval: bool = False
+    watch_hours: float | None = None
+    baseline_hours: float = 24.0 * 7
+    shadow_previous: bool = False
+
+    @property
+    def immediate(self) -> bool:
+        return self.strategy == "immediate"
+
+    @property
+    def watch_ms(self) -> int:
+        """How long a promotion is watched, ms of event time; 0: not at all."""
+        hours = self.watch_hours
+        if hours is None:
+            hours = 0 if self.immediate else 24
+        return round(hours * HOUR_MS)
+
+    @property
+    def baseline_ms(self) -> int:
+        return round(self.baseline_hours * HOUR_MS)
+
+    @property
+    def weighs_evidence(self) -> bool:
+        """Whether anybody has to read predictions and labels for it."""
+        return not self.immediate or self.watch_ms > 0
+
+
 @dataclass(frozen=True, slots=True)
 class Ask:
     """The source wants a prediction at `time` (ms): `instance` holds the given features."""
@@ -270,6 +326,7 @@ class Task:
     retrain: RetrainPolicy = field(default_factory=RetrainPolicy)
     gate: GatePolicy = field(default_factory=GatePolicy)
     quality: QualityPolicy = field(default_factory=QualityPolicy)
+    rollout: RolloutPolicy = field(default_factory=RolloutPolicy)
     source: Source | None = None
     doc: str = ""
     labelling: LabelPolicy | None = None
@@ -341,7 +398,7 @@ class Task:
         return self.label_delay_hours * HOUR_MS
 
     def topics(self, partitions: int = 4) -> tuple[Topic, ...]:
-        """`<task>.predictions`, `.labels`, `.features`, with schemas derived from the features."""
+        """`<task>.predictions`, `.labels`, `.features`, `.shadows`; schemas derived from the features."""
         return task_topics(self.name, self.vector, self.observed_values, partitions)
 
 

@@ -17,6 +17,7 @@ from driftlog.cli.features import features_app
 from driftlog.cli.models import models_app
 from driftlog.cli.quality import quality_app
 from driftlog.cli.replay import replay
+from driftlog.cli.rollout import rollout_app
 from driftlog.cli.schemas import schemas_app
 from driftlog.cli.snapshots import snapshots_app
 from driftlog.cli.task import task_app
@@ -75,6 +76,7 @@ app.add_typer(models_app, name="models", rich_help_panel=_LOOP)
 app.add_typer(features_app, name="features", rich_help_panel=_LOOP)
 app.add_typer(quality_app, name="quality", rich_help_panel=_LOOP)
 app.add_typer(snapshots_app, name="snapshots", rich_help_panel=_LOOP)
+app.add_typer(rollout_app, name="rollout", rich_help_panel=_LOOP)
 app.add_typer(task_app, name="task", rich_help_panel=_LOOP)
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from models.registry import Decision, RegistryState, Version
     from schemas.codec import Codec
     from schemas.event import Event
+    from streams.fold import Fold
+    from streams.rollout_state import TaskRollouts
     from streams.task import Task
 
 models_app = typer.Typer(
@@ -40,18 +42,21 @@ class _Open:
     tasks: dict[str, Task]
     codec: Codec
     state: RegistryState
+    rollouts: dict[str, TaskRollouts]
 
 
 @models_app.command("list")
 def list_(task: OneTask = None, as_json: Json = False) -> None:
     """Every registered version, with its numbers and what was decided about it."""
-    from driftlog.cli import models_text
+    from driftlog.cli import models_text, rollout_text
     from models.registry import versions
 
     opened = _open()
     if task is not None:
         _task(opened, task)
     rows = [models_text.summary(opened.state, version) for version in versions(opened.state, task)]
+    on_their_way = rollout_text.by_version(opened.rollouts)
+    rows = [{**row, "rollout": on_their_way.get(row["model_version"])} for row in rows]
     if as_json:
         _lines(rows)
     elif rows:
@@ -82,7 +87,7 @@ def at(
     as_json: Json = False,
 ) -> None:
     """Which version answered at a moment of event time, who made it so, and on which numbers."""
-    from driftlog.cli import models_text
+    from driftlog.cli import models_text, rollout_text
     from driftlog.cli.replay import parse_time
     from models.registry import explain
 
@@ -90,7 +95,14 @@ def at(
     opened = _open()
     names = [_task(opened, task).name] if task else sorted(opened.tasks)
     found = [(name, explain(opened.state, name, at_ms)) for name in names]
-    known = [explanation.to_json() for _, explanation in found if explanation]
+    known = [
+        {
+            **explanation.to_json(),
+            "rollout": rollout_text.at(opened.rollouts.get(name), explanation.decision, at_ms),
+        }
+        for name, explanation in found
+        if explanation
+    ]
     if not known:
         raise CliError(f"no version of {', '.join(names) or 'any task'} has been promoted yet")
     if as_json:
@@ -321,15 +333,17 @@ def _open() -> _Open:
     from models.registry import Registry
     from streams import log
     from streams import replay as engine
+    from streams.rollout_state import Rollouts
 
     settings = instance.settings()
     tasks = instance.tasks(settings)
     codec = log.connect_codec(settings, tasks)
-    registry = Registry()
+    registry, rollouts = Registry(), Rollouts()
+    folds: list[Fold] = [registry, rollouts]
     with progress_bar("registry", quiet=False) as on_progress:
-        projector = engine.rebuild(settings.bootstrap, codec, [registry], on_progress=on_progress)
-    state = projector.states[registry.name]
-    return _Open(settings, {task.name: task for task in tasks}, codec, state)
+        projector = engine.rebuild(settings.bootstrap, codec, folds, on_progress=on_progress)
+    state, rolled = projector.states[registry.name], projector.states[rollouts.name]
+    return _Open(settings, {task.name: task for task in tasks}, codec, state, rolled)
 
 
 def _append(opened: _Open, event: Event) -> None:

@@ -46,6 +46,7 @@ def print_table(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         decided = {None: "pending", "PromotionRejected": "rejected"}
         status = "live" if row["live"] else decided.get(row["decision"], "replaced")
+        status = row.get("rollout") or status
         table.add_row(
             row["model_version"],
             moment(row["registered"]),
@@ -146,6 +147,8 @@ def explanation_text(data: Data) -> str:
     lines += _row("decision", f"{verb} by {data['actor']}: {data['reason']}")
     lines += _gates(data["gates"])
     lines += _row("before it", data["previous_version"] or "nothing")
+    if data.get("rollout"):
+        lines += _row("beside it", data["rollout"]["words"])
     if data["trigger"]:
         lines += _row("trigger", f"{data['trigger']}: {data['request_reason']}")
     if data["evidence"]:

@@ -140,7 +140,7 @@ def _as_json(task: Task, checked: Checked | None, problems: list[Any]) -> dict[s
 
 
 def _policies(task: Task) -> list[str]:
-    names = ("recipe", "drift", "retrain", "gate")
+    names = ("recipe", "drift", "retrain", "gate", "rollout")
     return [name for name in names if dataclasses.is_dataclass(getattr(task, name))]
 
 

@@ -16,7 +16,7 @@ from fastapi import FastAPI
 
 from infra.settings import HOST, Settings
 from models.artifacts import ArtifactStore
-from models.registry import Registry
+from models.registry import Registry, before
 from models.serving.api import create_app
 from models.serving.deployments import Swapper, candidates
 from models.serving.eventlog import KafkaLog
@@ -24,12 +24,22 @@ from models.serving.follower import Follower
 from models.serving.metrics import Metrics
 from models.serving.online import RedisStore
 from models.serving.service import Service
-from schemas.catalogue import ALERTS, DEPLOYMENTS, MODEL_VERSIONS, labels_topic, predictions_topic
+from schemas.catalogue import (
+    ALERTS,
+    DEPLOYMENTS,
+    MODEL_VERSIONS,
+    ROLLOUT_COMMANDS,
+    ROLLOUTS,
+    labels_topic,
+    predictions_topic,
+    shadows_topic,
+)
 from schemas.codec import Codec
 from schemas.errors import SchemaError
 from schemas.event import Event
 from streams.fold import Projector
 from streams.log import connect_codec
+from streams.rollout_state import Rollouts, TaskRollouts, traffic
 from streams.task import Task
 
 logger = structlog.get_logger()
@@ -88,6 +98,7 @@ class _Server:
         background.cancel()
         with suppress(asyncio.CancelledError, Exception):
             await background
+        await self.service.shadows.close()
         if self.log is not None:
             await self.log.close(FLUSH_S)
         await self.store.close()
@@ -103,16 +114,20 @@ class _Server:
     async def _connect_and_follow(self) -> None:
         deadline = time.monotonic() + START_S
         codec = await self._connect(deadline)
-        registry = Registry()
-        projector = Projector([registry])
+        registry, rollouts = Registry(), Rollouts()
+        projector = Projector([registry, rollouts])
         swapper = Swapper(self.service, ArtifactStore(self.settings.artifacts))
 
         async def on_news() -> None:
-            state = projector.states[registry.name]
-            for desk in self.service.desks.values():
-                await swapper.reconcile(desk, candidates(state, desk.task.name))
+            state, rolled = projector.states[registry.name], projector.states[rollouts.name]
+            for name, desk in self.service.desks.items():
+                # First who is beside it: the champion that a finished rollout makes is warm then.
+                now = traffic(rolled.get(name, TaskRollouts()), desk.task.rollout)
+                await swapper.line_up(desk, now, state.versions)
+                await swapper.reconcile(desk, candidates(state, name))
+                await swapper.stay_warm(desk, before(state, name), state.versions)
 
-        topics = (MODEL_VERSIONS, DEPLOYMENTS)
+        topics = (MODEL_VERSIONS, DEPLOYMENTS, ROLLOUTS, ROLLOUT_COMMANDS)
         await Follower(self.settings.bootstrap, codec, topics, projector, on_news).run()
 
     async def _connect(self, deadline: float) -> Codec:
@@ -155,4 +170,12 @@ def _warm_codec(settings: Settings, tasks: Sequence[Task]) -> Codec:
         codec.encode(Event(predictions_topic(task.name), "PredictionMade", envelope | made))
         label = {"prediction_id": "", "label": 0}
         codec.encode(Event(labels_topic(task.name), "LabelObserved", envelope | label))
+        shadow: dict[str, object] = {
+            "prediction_id": "",
+            "model_version": "",
+            "answered_by": "",
+            "reason_id": "",
+        }
+        shadow |= {"answered_score": 0.0, "score": None, "label": None}
+        codec.encode(Event(shadows_topic(task.name), "ShadowPredictionMade", envelope | shadow))
     return codec

@@ -6,24 +6,28 @@ A champion whose artifact is refused changes nothing for callers: the newest one
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 import structlog
 
 from models.artifacts import ArtifactRefused, ArtifactStore
-from models.registry import RegistryState
+from models.registry import RegistryState, Version
 from models.scorer import Scorer
 from models.serving.core import Champion
+from models.serving.lineup import Lineup
 from models.serving.service import Desk, Service
 from schemas.catalogue import ALERTS
 from schemas.event import Event, derive
 from streams.log import LogUnavailable
+from streams.rollout_state import Traffic
 from streams.task import Task
 
 logger = structlog.get_logger()
 
 ALERT_TIMEOUT_S = 60.0
+WARM = 3
+"""Versions besides the champion that stay loaded: its challenger and the one before it, and one more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +104,14 @@ class Swapper:
                 )
             else:
                 try:
-                    champion = await asyncio.to_thread(load, self.store, desk.task, candidate)
+                    champion = await self._loaded(desk, candidate)
                 except ArtifactRefused as error:
                     self._refuse(desk, candidate, str(error))
                     continue
                 except Exception as error:  # no file, however odd, may end the service
                     self._refuse(desk, candidate, repr(error))
                     continue
+                self._keep(desk, serving)
                 desk.champion = champion
                 self.service.metrics.swaps.labels(task).inc()
                 logger.info("champion in service", task=task, model_version=champion.version)
@@ -115,6 +120,79 @@ class Swapper:
                 message = f"{candidate.version}, the newest champion, serves"
                 self._send("AlertResolved", task, self._alerted.pop(task), message)
             return
+
+    async def line_up(
+        self, desk: Desk, now: Traffic | None, versions: Mapping[str, Version]
+    ) -> None:
+        """Put beside the champion who belongs there now, loaded and warm before any request sees it.
+
+        A challenger whose file is refused takes no part: the champion answers everything.
+        """
+        task, standing = desk.task.name, desk.lineup
+        version = versions.get(now.version) if now is not None else None
+        if now is None or version is None:
+            self._stand_alone(desk)
+            return
+        if standing is not None and standing.traffic == now:
+            return
+        key = f"{now.id} {now.version}"
+        candidate = Candidate(now.version, key, 0, "", version.path, version.artifact)
+        if key in self.refused:
+            self._stand_alone(desk)
+            return
+        try:
+            challenger = await self._loaded(desk, candidate)
+        except Exception as error:  # no file, however odd, may end the service
+            self.refused.add(key)
+            self._stand_alone(desk)
+            self.service.metrics.refused.labels(task).inc()
+            logger.error(
+                "challenger refused", task=task, model_version=now.version, reason=repr(error)
+            )
+            return
+        self._keep(desk, challenger)
+        desk.lineup = Lineup(now, challenger)
+        self.service.metrics.routed.labels(task).set(now.share)
+        logger.info(
+            "rollout", task=task, model_version=now.version, share=now.share, shadow=now.shadow
+        )
+
+    async def stay_warm(
+        self, desk: Desk, back: str | None, versions: Mapping[str, Version]
+    ) -> None:
+        """Have the version that a return leads to in memory, also after a restart."""
+        version = versions.get(back or "")
+        if version is None or version.version in desk.warm or not desk.task.rollout.weighs_evidence:
+            return
+        key = f"warm {version.version}"
+        candidate = Candidate(version.version, key, 0, "", version.path, version.artifact)
+        if key in self.refused:
+            return
+        try:
+            self._keep(desk, await self._loaded(desk, candidate))
+        except Exception as error:  # a return will say more, if there is one
+            self.refused.add(key)
+            logger.warning("not warm", model_version=version.version, reason=repr(error))
+
+    def _stand_alone(self, desk: Desk) -> None:
+        desk.lineup = None
+        self.service.metrics.routed.labels(desk.task.name).set(0)
+
+    async def _loaded(self, desk: Desk, candidate: Candidate) -> Champion:
+        """From memory if it is warm; raises like `load`."""
+        warm = desk.warm.get(candidate.version)
+        if warm is not None:
+            return replace(warm, since=candidate.since, reason=candidate.reason)
+        return await asyncio.to_thread(load, self.store, desk.task, candidate)
+
+    def _keep(self, desk: Desk, version: Champion | None) -> None:
+        """Stay warm: the newest few, of tasks that roll out or watch."""
+        if version is None or not desk.task.rollout.weighs_evidence:
+            return
+        desk.warm.pop(version.version, None)
+        desk.warm[version.version] = version
+        while len(desk.warm) > WARM:
+            del desk.warm[next(iter(desk.warm))]
 
     async def settle(self) -> None:
         """Wait until the alerts so far are in the log, or given up."""

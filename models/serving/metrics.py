@@ -23,6 +23,15 @@ class Metrics:
         self.predictions = self._counter(
             "predictions", "Predictions answered.", "task", "model_version"
         )
+        self.shadows = self._counter(
+            "shadow_predictions", "Answers scored in the shadow.", "task", "model_version"
+        )
+        self.shadows_dropped = self._counter(
+            "shadow_predictions_dropped", "Answers that no shadow had room or a log for.", "task"
+        )
+        self.routed = self._gauge(
+            "rollout_share", "Share of the requests that the challenger answers.", "task"
+        )
         self.labels = self._counter("labels", "Labels accepted.", "task")
         self.swaps = self._counter("swaps", "Champions put in service.", "task")
         self.refused = self._counter(

@@ -17,12 +17,18 @@ class PredictionOut(BaseModel):
     event_id: str = Field(examples=["7b0f6a52-5a0e-4f43-9d38-0d1f0c0f9a11"])
     score: float = Field(examples=[0.31], description="Probability of the positive class.")
     label: int = Field(examples=[0], description="1 if the score reached the task's threshold.")
+    model_version: str | None = Field(
+        default=None, description="Who answered this one; only there if several versions did."
+    )
 
 
 class PredictOut(BaseModel):
-    """All answers of a request come from one model version, and are in the log."""
+    """All answers of a request are in the log; they come from one version, unless one is rolled out."""
 
-    model_version: str = Field(examples=["flights-3"])
+    model_version: str = Field(
+        examples=["flights-3"],
+        description="The version that answered; the champion, if several did.",
+    )
     predictions: list[PredictionOut]
     warnings: list[str] | None = Field(
         default=None, description="Only there if something was amiss: features served as missing."
@@ -36,6 +42,14 @@ class LabelsOut(BaseModel):
     event_ids: list[str]
 
 
+class RolloutOut(BaseModel):
+    """A version beside the champion."""
+
+    model_version: str = Field(examples=["flights-4"])
+    share: float = Field(examples=[0.05], description="Of the requests that it answers.")
+    shadow: bool = Field(description="It scores what the champion answers, unseen by callers.")
+
+
 class ModelOut(BaseModel):
     """The champion of a task: since when (event time, ms) and why."""
 
@@ -43,6 +57,9 @@ class ModelOut(BaseModel):
     model_version: str | None = Field(examples=["flights-3"])
     since: int | None = Field(examples=[1372636800000])
     reason: str | None = Field(examples=["all gates passed"])
+    rollout: RolloutOut | None = Field(
+        default=None, description="Only there while a version stands beside the champion."
+    )
 
 
 class ModelsOut(BaseModel):

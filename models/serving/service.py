@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,9 +14,11 @@ from models.serving.answers import Answer, Answers, key_of
 from models.serving.core import Champion, answer, keys_of, predict
 from models.serving.eventlog import EventLog
 from models.serving.instances import InstanceParser, parse_labels
+from models.serving.lineup import Lineup, deal
 from models.serving.metrics import Metrics
 from models.serving.online import OnlineStore
 from models.serving.problems import Problem
+from models.serving.shadow import Shadows
 from schemas.event import Event
 from streams.features import Blob, blob_keys
 from streams.log import LogUnavailable
@@ -28,11 +31,17 @@ WITHOUT_STORE = "the online feature store was away: rates and observations are m
 
 @dataclass(slots=True)
 class Desk:
-    """One task at the counter: its parser and its champion. Swapping is one assignment to `champion`."""
+    """One task at the counter: its parser, its champion, and who stands beside it while one is rolled out.
+
+    Swapping is one assignment to `champion`; a lineup that speaks of another champion does not count.
+    """
 
     task: Task
     parser: InstanceParser
     champion: Champion | None = None
+    lineup: Lineup | None = None
+    warm: dict[str, Champion] = field(default_factory=dict)
+    """Versions that are kept loaded by name: an abort or a rollback waits for no file."""
 
 
 def wall_clock_ms() -> int:
@@ -52,8 +61,10 @@ class Service:
     new_id: Callable[[], str] = lambda: str(uuid.uuid4())
     desks: dict[str, Desk] = field(init=False)
     _answers: Answers = field(default_factory=Answers)
+    shadows: Shadows = field(init=False)
 
     def __post_init__(self) -> None:
+        self.shadows = Shadows(self.metrics, lambda: self.log)
         self.desks = {task.name: Desk(task, InstanceParser(task)) for task in self.tasks}
 
     def desk(self, task: str) -> Desk:
@@ -70,7 +81,8 @@ class Service:
         and get the same answer. Raises Problem, InvalidRequest or LogUnavailable.
         """
         desk = self.desk(task)
-        champion = desk.champion  # this one to the end, whatever is promoted meanwhile
+        # These to the end, whatever is promoted meanwhile.
+        champion, lineup = desk.champion, desk.lineup
         made: list[str] = []
 
         def new_id() -> str:
@@ -80,27 +92,31 @@ class Service:
         asks = desk.parser.parse(body, self.now_ms(), new_id)
 
         async def prepare() -> tuple[Answer, Sequence[Event]]:
-            return await self._predict(desk.task, champion, asks)
+            return await self._predict(desk.task, champion, lineup, asks)
+
+        async def append(events: Sequence[Event]) -> None:
+            await self._append_predictions(desk.task, lineup, events)
 
         if made or not raw:
             said, events = await prepare()
-            await self._append_predictions(events)
+            await append(events)
             return said
         try:
             async with asyncio.timeout(2 * self.deadline_s):
                 key = key_of(task, raw)
-                return await self._answers.once(key, prepare, self._append_predictions)
+                return await self._answers.once(key, prepare, append)
         except TimeoutError:
             raise LogUnavailable("an earlier request with these event_ids still waits") from None
 
     async def _predict(
-        self, task: Task, champion: Champion | None, asks: Sequence[Ask]
+        self, task: Task, champion: Champion | None, lineup: Lineup | None, asks: Sequence[Ask]
     ) -> tuple[Answer, Sequence[Event]]:
         """The answer, and the events that have to be in the log before it is given."""
         if champion is None:
             raise Problem(503, f"no model is loaded for task {task.name} yet")
         blob = await self.store.blobs(task.name, keys_of(task, asks))
-        events = predict(task, champion, asks, blob or _nothing)
+        parts = deal(champion, lineup, asks)
+        events = predict(task, champion, asks, blob or _nothing, parts)
         if blob is None:
             self.metrics.without_features.labels(task.name).inc()
         return answer(champion, events, (WITHOUT_STORE,) if blob is None else ()), events
@@ -113,16 +129,11 @@ class Service:
         return {"accepted": len(events), "event_ids": [event.id for event in events]}
 
     def models(self) -> list[dict[str, Any]]:
-        """Each task's champion, since when (event time, ms) and why; nulls where none is loaded."""
-        return [
-            {
-                "task": name,
-                "model_version": champion and champion.version,
-                "since": champion and champion.since,
-                "reason": champion and champion.reason,
-            }
-            for name, champion in ((name, desk.champion) for name, desk in self.desks.items())
-        ]
+        """Each task's champion, since when (event time, ms) and why; nulls where none is loaded.
+
+        `rollout` is there while a version stands beside the champion.
+        """
+        return [_shown(desk) for desk in self.desks.values()]
 
     async def readiness(self) -> tuple[bool, dict[str, Any]]:
         """Whether every task can be served, and what each part says. The online store is no condition."""
@@ -142,10 +153,20 @@ class Service:
             "online_features": f"{away}: served as missing" if away else "ok",
         }
 
-    async def _append_predictions(self, events: Sequence[Event]) -> None:
+    async def _append_predictions(
+        self, task: Task, lineup: Lineup | None, events: Sequence[Event]
+    ) -> None:
         await self._append(events)
-        task, version = events[0].topic.partition(".")[0], events[0].data["model_version"]
-        self.metrics.predictions.labels(task, version).inc(len(events))
+        for version, count in Counter(event.data["model_version"] for event in events).items():
+            self.metrics.predictions.labels(task.name, version).inc(count)
+        if lineup is None or not lineup.traffic.shadow:
+            return
+        seen = [
+            event
+            for event in events
+            if event.data["model_version"] == lineup.traffic.baseline and lineup.shadows(event.time)
+        ]
+        self.shadows.offer(task, lineup.challenger, lineup.traffic.id, seen)
 
     async def _append(self, events: Sequence[Event]) -> None:
         if self.log is None:
@@ -156,3 +177,20 @@ class Service:
 
 def _nothing(_: str) -> Blob | None:
     return None
+
+
+def _shown(desk: Desk) -> dict[str, Any]:
+    champion, lineup = desk.champion, desk.lineup
+    said: dict[str, Any] = {
+        "task": desk.task.name,
+        "model_version": champion and champion.version,
+        "since": champion and champion.since,
+        "reason": champion and champion.reason,
+    }
+    if champion and lineup and lineup.traffic.baseline == champion.version:
+        said["rollout"] = {
+            "model_version": lineup.challenger.version,
+            "share": lineup.traffic.share,
+            "shadow": lineup.traffic.shadow,
+        }
+    return said

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,8 +11,10 @@ from models.gates import Verdict
 from models.intervals import Interval
 from models.lineage import Artifact, Cut, Run, cold_start, cold_start_id
 from models.measures import Measure
-from models.registry import Registry
+from models.registry import Registry, champion
+from schemas.catalogue import ROLLOUTS
 from schemas.event import Event, Position
+from streams.task import RolloutPolicy
 from tests.unit.models.model_parts import WEAR, asked
 from tests.unit.models.serving_parts import codec
 
@@ -93,3 +96,21 @@ def test_live_traffic_follows_the_wall_clock_and_a_replay_its_own_time() -> None
     replayed = [recorded(1_000_000, NOW - 2_000), recorded(999_000, NOW - 3_000)]
     assert event_time_now(replayed, NOW) == 1_002_000
     assert event_time_now([recorded(5_000, NOW + 10)], NOW) == 5_000, "a clock that is behind"
+
+
+def test_a_task_that_rolls_out_gets_a_rollout_instead_of_a_promotion() -> None:
+    task = replace(WEAR, rollout=RolloutPolicy("canary"))
+    run = Run(task, asked("r1", 100).data, "wear-1")
+    registered = run.registered(NOW, ARTIFACT, caused_by="f")
+    passed, failed = Verdict(True, (GATE,), "fine"), Verdict(False, (GATE,), "worse")
+    event = run.decided(NOW, registered.data, "wear-0", passed)
+    again = run.decided(NOW + 1, registered.data, "wear-0", passed)
+    assert (event.topic, event.type, event.id) == (ROLLOUTS, "RolloutStarted", again.id)
+    schemas = codec(WEAR)
+    assert schemas.decode(Position(event.topic, 0, 0), schemas.encode(event)).data == event.data
+    assert run.decided(NOW, registered.data, "wear-0", failed).type == "PromotionRejected"
+    assert run.decided(NOW, registered.data, None, passed).type == "ModelPromoted"  # cold start
+    state = Registry().apply(Registry().initial(), [asked("r1"), event])
+    ended = state.requests["r1"].ended
+    assert ended and ended[0] == "RolloutStarted"
+    assert champion(state, "wear") is None

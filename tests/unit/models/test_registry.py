@@ -135,3 +135,12 @@ def plain(state: RegistryState) -> object:
     """The state without the order in which a request's steps arrived."""
     steps = {key: sorted(request.steps) for key, request in state.requests.items()}
     return [sorted(state.versions), state.decisions, steps]
+
+
+def test_a_policy_that_was_overtaken_installs_nobody() -> None:
+    by_policy = decided("wear-1", 410, "ModelRolledBack", "wear-2")
+    late = Event(by_policy.topic, by_policy.type, {**by_policy.data, "actor": "policy"})
+    state = fold(*HISTORY[:-1], late)
+    assert live(state) == "wear-3", "wear-2 was not the champion any more"
+    right = Event(late.topic, late.type, {**late.data, "previous_version": "wear-3"})
+    assert live(fold(*HISTORY[:-1], right)) == "wear-1"

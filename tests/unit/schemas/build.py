@@ -25,6 +25,7 @@ def prediction(**changed: Any) -> Event:
         "score": 0.25,
         "label": 0,
         "features": {"distance": 812.5, "carrier": "UA"},
+        "route": None,
     }
     fields |= changed
     return derive("demo.predictions", "PredictionMade", "x", time=START, caused_by=None, **fields)

@@ -118,7 +118,7 @@ def test_the_topics_of_a_task(run: Run, served: Served, tmp_path: Path) -> None:
     numeric, category = task("Numeric"), task("Category")
     rows = lines(run("check", "--task", numeric, "--json"))
     assert {(row["subject"], row["state"]) for row in rows} == {
-        (f"demo.{name}-value", "new") for name in ("predictions", "labels", "features")
+        (f"demo.{name}-value", "new") for name in ("predictions", "labels", "features", "shadows")
     }
     with RegistryClient(served.url) as client:
         from streams.task_file import load_task
