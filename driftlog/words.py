@@ -96,6 +96,19 @@ def _snapshot(data: Data) -> str:
     )
 
 
+def _started(data: Data) -> str:
+    made = f"{data['model_version']} by {data['recipe']}, seed {data['seed']}"
+    return f"{made}, from snapshot {data['snapshot'][:12]}"
+
+
+def _finished(data: Data) -> str:
+    return f"{data['model_version']} in {data['duration_ms'] / 1000:.1f} s"
+
+
+def _failed(data: Data) -> str:
+    return f"no {data['model_version']}: {data['reason']}"
+
+
 def _registered(data: Data) -> str:
     return f"{data['model_version']} ({data['recipe']}), artifact {data['artifact'][:12]}"
 
@@ -131,6 +144,9 @@ _WORDS: dict[str, Callable[[Data], str]] = {
     "QualityChecked": _quality,
     "RetrainRequested": _request,
     "SnapshotTaken": _snapshot,
+    "TrainingStarted": _started,
+    "TrainingFinished": _finished,
+    "TrainingFailed": _failed,
     "ModelRegistered": _registered,
     "ModelPromoted": _promoted,
     "ModelRolledBack": _promoted,
