@@ -37,14 +37,15 @@ class EventIndex:
     def __init__(
         self, bootstrap: str, codec: Codec, topics: Sequence[Topic], history: History
     ) -> None:
-        self._bootstrap, self._codec, self._history = bootstrap, codec, history
+        self._bootstrap, self._codec = bootstrap, codec
+        self.history = history
         self._topics = {topic.name: topic for topic in topics}
         self._read: dict[Position, Event] = {}
         self._ids: dict[str, Event | None] = {}
         self._reader: RecordReader | None = None
 
     def close(self) -> None:
-        self._history.close()
+        self.history.close()
         if self._reader:
             self._reader.close()
 
@@ -81,7 +82,7 @@ class EventIndex:
         last = ""
         if wanted.newest is not None:
             last = f" ORDER BY event_time DESC, _partition, _offset LIMIT {wanted.newest}"
-        rows = self._history.query(self._places(wanted.topic, condition, last))
+        rows = self.history.query(self._places(wanted.topic, condition, last))
         return sorted(self._events(_first(rows.to_pylist()).values()), key=_order)
 
     def count(self, wanted: Wanted) -> int:
@@ -89,17 +90,17 @@ class EventIndex:
             return 0
         condition = " AND ".join(self._conditions(wanted))
         sql = f"SELECT uniqExact(event_id) AS n FROM {_table(wanted.topic)} WHERE {condition}"  # noqa: S608
-        return int(self._history.query(sql).to_pylist()[0]["n"])
+        return int(self.history.query(sql).to_pylist()[0]["n"])
 
     def of_request(self, request_id: str) -> list[Event]:
         topics = [name for name, topic in self._topics.items() if _has(topic, "request_id")]
         parts = [self._places(name, f"request_id = {quoted(request_id)}") for name in topics]
-        rows = self._history.query(" UNION ALL ".join(parts)).to_pylist() if parts else []
+        rows = self.history.query(" UNION ALL ".join(parts)).to_pylist() if parts else []
         return sorted(self._events(_first(rows).values()), key=lambda e: (e.recorded_ms, e.id))
 
     def _positions(self, condition: str) -> dict[str, Position]:
         parts = [self._places(name, condition, f" LIMIT {2 * NAMED}") for name in self._topics]
-        return _first(self._history.query(" UNION ALL ".join(parts)).to_pylist())
+        return _first(self.history.query(" UNION ALL ".join(parts)).to_pylist())
 
     @staticmethod
     def _places(topic: str, condition: str, last: str = "") -> str:
@@ -130,7 +131,7 @@ class EventIndex:
             ends = log.end_offsets(consumer, log.partitions_of(consumer, list(self._topics)))
         finally:
             consumer.close()
-        stored = self._history.positions(ends)
+        stored = self.history.positions(ends)
         behind = {key: end for key, end in ends.items() if end > stored[key]}
         topics = sorted({topic for topic, _ in behind})
         if not topics:

@@ -50,6 +50,11 @@ def _prediction(data: Data) -> str:
     return f"{data['model_version']} says {data['score']:.3f} -> {data['label']}"
 
 
+def _corrected(data: Data) -> str:
+    was = f"{data['model_version']} said {data['logged_score']:.3f} -> {data['logged_label']}"
+    return f"{data['by']} says {data['score']:.3f} -> {data['label']}; {was}: {data['reason']}"
+
+
 def _label(data: Data) -> str:
     return f"{data['label']} for {data['prediction_id']}"
 
@@ -136,6 +141,7 @@ def _hash(data: Data) -> str:
 
 _WORDS: dict[str, Callable[[Data], str]] = {
     "PredictionMade": _prediction,
+    "PredictionCorrected": _corrected,
     "LabelObserved": _label,
     "FeatureObserved": _observed,
     "SketchTaken": _sketch,
