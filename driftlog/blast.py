@@ -136,12 +136,12 @@ class Blast:
             else np.zeros(0, np.bool_)
         )
         self.names: dict[str, Sequence[Any]] = {
-            EVENT: made.ids,
-            VECTOR: made.ids,
-            ANSWER: made.ids,
-            MATCH: made.ids,
-            LABEL: about.ids,
-            OBSERVATION: facts.observations.ids,
+            EVENT: made.ids.tolist(),
+            VECTOR: made.ids.tolist(),
+            ANSWER: made.ids.tolist(),
+            MATCH: made.ids.tolist(),
+            LABEL: about.ids.tolist(),
+            OBSERVATION: facts.observations.ids.tolist(),
             INPUTS: self.windows,
             PERFORMANCE: self.windows,
             SNAPSHOT: [taken["event_id"] for taken in facts.snapshots],
@@ -170,7 +170,9 @@ class Blast:
                 continue
             level = np.maximum(found, levels[TRAINED]) if kind == SNAPSHOT else found
             names = self.names[kind]
-            radius.touched[kind] = {names[at]: int(level[at]) for at in np.flatnonzero(level)}
+            radius.touched[kind] = {
+                names[at]: int(level[at]) for at in np.flatnonzero(level).tolist()
+            }
         return radius
 
     def _edges(self) -> Iterator[Edges]:

@@ -65,7 +65,10 @@ def facts_from(history: History, read: Read, task: Task) -> Facts:
             _ints(about, "place"),
         ),
         Observations(
-            *(_texts(told, name) for name in ("event_id", "entity", "key")), _ints(told, "time")
+            _texts(told, "event_id"),
+            _texts(told, "entity"),
+            _texts(told, "key"),
+            _ints(told, "time"),
         ),
         of(SNAPSHOTS),
         of(MODEL_VERSIONS),

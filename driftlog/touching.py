@@ -21,8 +21,11 @@ Ints = NDArray[np.int64]
 class Edges(Protocol):
     """Edges from nodes of one kind to nodes of another."""
 
-    source: str
-    target: str
+    @property
+    def source(self) -> str: ...
+
+    @property
+    def target(self) -> str: ...
 
     def forward(self, levels: Levels, into: Levels) -> None:
         """Raise the targets' levels `into` by their sources'."""

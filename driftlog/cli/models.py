@@ -13,6 +13,7 @@ import typer
 
 from driftlog.cli.errors import CliError
 from driftlog.cli.models_again import reproduce
+from driftlog.cli.models_export import export
 
 if TYPE_CHECKING:
     from infra.settings import Settings
@@ -114,6 +115,7 @@ def at(
 
 
 models_app.command()(reproduce)
+models_app.command()(export)
 
 
 @models_app.command()

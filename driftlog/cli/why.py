@@ -10,6 +10,7 @@ import typer
 from driftlog.cli.errors import CliError
 
 if TYPE_CHECKING:
+    from rich.text import Text
     from rich.tree import Tree
 
     from driftlog.event_index import EventIndex
@@ -103,7 +104,7 @@ def _fill(tree: Tree, cause: Cause) -> None:
             _fill(branch, below)
 
 
-def _text(line: str, style: str) -> object:
+def _text(line: str, style: str) -> Text:
     from rich.text import Text
 
     return Text(line, style=style)
