@@ -50,6 +50,11 @@ def _prediction(data: Data) -> str:
     return f"{data['model_version']} says {data['score']:.3f} -> {data['label']}"
 
 
+def _corrected(data: Data) -> str:
+    was = f"{data['model_version']} said {data['logged_score']:.3f} -> {data['logged_label']}"
+    return f"{data['by']} says {data['score']:.3f} -> {data['label']}; {was}: {data['reason']}"
+
+
 def _label(data: Data) -> str:
     return f"{data['label']} for {data['prediction_id']}"
 
@@ -128,6 +133,19 @@ def _snapshot(data: Data) -> str:
     )
 
 
+def _started(data: Data) -> str:
+    made = f"{data['model_version']} by {data['recipe']}, seed {data['seed']}"
+    return f"{made}, from snapshot {data['snapshot'][:12]}"
+
+
+def _finished(data: Data) -> str:
+    return f"{data['model_version']} in {data['duration_ms'] / 1000:.1f} s"
+
+
+def _failed(data: Data) -> str:
+    return f"no {data['model_version']}: {data['reason']}"
+
+
 def _registered(data: Data) -> str:
     return f"{data['model_version']} ({data['recipe']}), artifact {data['artifact'][:12]}"
 
@@ -187,6 +205,7 @@ def _shadow(data: Data) -> str:
 
 _WORDS: dict[str, Callable[[Data], str]] = {
     "PredictionMade": _prediction,
+    "PredictionCorrected": _corrected,
     "LabelObserved": _label,
     "FeatureObserved": _observed,
     "SketchTaken": _sketch,
@@ -200,6 +219,9 @@ _WORDS: dict[str, Callable[[Data], str]] = {
     "QuarantineReleased": _quarantine,
     "RetrainRequested": _request,
     "SnapshotTaken": _snapshot,
+    "TrainingStarted": _started,
+    "TrainingFinished": _finished,
+    "TrainingFailed": _failed,
     "ModelRegistered": _registered,
     "ModelPromoted": _promoted,
     "ModelRolledBack": _promoted,

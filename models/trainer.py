@@ -166,6 +166,12 @@ class Trainer:
         for event in (finished, registered):
             if self._step(run, event.type) is None:
                 self._log.say(event)
+        known = self._step(run, "ModelRegistered")
+        if known and known["artifact"] != stored.sha256:
+            raise CannotTrain(
+                f"{run.version} was registered with file {known['artifact'][:12]}, and training again gave"
+                f" {stored.sha256[:12]}: what was measured is not what would answer"
+            )
         serving = champion(self._log.state, run.task.name)
         previous = serving.version if serving else None
         self._log.say(run.decided(now, registered.data, previous, trained.verdict))

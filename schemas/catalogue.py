@@ -33,6 +33,7 @@ STATE_HASHES = "driftlog.state_hashes"
 FAULTS = "driftlog.faults"
 REPLAYS = "driftlog.replays"
 COUNTERFACTUALS = "driftlog.counterfactuals"
+CORRECTIONS = "driftlog.corrections"
 DOCUMENTS = "driftlog.documents"
 AGENT_REQUESTS = "driftlog.agent_requests"
 AGENT_STEPS = "driftlog.agent_steps"
@@ -104,6 +105,7 @@ def system_topics() -> tuple[Topic, ...]:
         _topic(FAULTS, "FaultInjected", key="target"),
         _topic(REPLAYS, "ReplayStarted", "ReplayFinished", key="replay_id"),
         _topic(COUNTERFACTUALS, "PredictionRescored", "DecisionReplayed", key="replay_id"),
+        _topic(CORRECTIONS, "PredictionCorrected"),
         _topic(DOCUMENTS, "DocumentAdded", key="document_id"),
         _topic(AGENT_REQUESTS, "QuestionAsked", key="event_id"),
         _topic(AGENT_STEPS, "AgentStepTaken", key="request_id"),

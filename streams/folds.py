@@ -32,8 +32,9 @@ def outcome_folds(tasks: Sequence[Task], partitions: int) -> list[Fold]:
 
 
 def control_folds(tasks: Sequence[Task], partitions: int) -> list[Fold]:
-    """Driven by the Faust runner: scoring, estimates without labels, policies, the quarantine. All but asking for labels,
-    which is off unless a task wants it, read topics of a low rate alone.
+    """Driven by the Faust runner: scoring, estimates without labels, policies, the quarantine.
+
+    All but asking for labels, which is off unless a task wants it, read topics of a low rate alone.
     """
     return [fold for task in tasks for fold in _control(task, partitions)]
 

@@ -11,7 +11,20 @@ from typing import Annotated
 import typer
 
 from driftlog import __version__
-from driftlog.cli import backfill, chaos, demo, feed, produce, query, similar, system, watch
+from driftlog.cli import (
+    backfill,
+    blast,
+    chaos,
+    demo,
+    feed,
+    produce,
+    query,
+    similar,
+    system,
+    watch,
+    why,
+)
+from driftlog.cli.corrections import corrections_app
 from driftlog.cli.errors import CliError
 from driftlog.cli.features import features_app
 from driftlog.cli.models import models_app
@@ -71,12 +84,15 @@ app.command("replay", rich_help_panel=_LOG)(replay)
 app.command("backfill", rich_help_panel=_LOG)(backfill.backfill)
 app.command("query", rich_help_panel=_LOG)(query.query)
 app.command("similar", rich_help_panel=_LOG)(similar.similar)
+app.command("blast", rich_help_panel=_LOG)(blast.blast)
+app.command("why", rich_help_panel=_LOG)(why.why)
 app.add_typer(schemas_app, name="schemas", rich_help_panel=_LOG)
 app.add_typer(models_app, name="models", rich_help_panel=_LOOP)
 app.add_typer(features_app, name="features", rich_help_panel=_LOOP)
 app.add_typer(quality_app, name="quality", rich_help_panel=_LOOP)
 app.add_typer(snapshots_app, name="snapshots", rich_help_panel=_LOOP)
 app.add_typer(rollout_app, name="rollout", rich_help_panel=_LOOP)
+app.add_typer(corrections_app, name="corrections", rich_help_panel=_LOOP)
 app.add_typer(task_app, name="task", rich_help_panel=_LOOP)
 
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from driftlog.cli.errors import CliError
+from driftlog.cli.models_again import reproduce
+from driftlog.cli.models_export import export
 
 if TYPE_CHECKING:
     from infra.settings import Settings
@@ -66,13 +68,26 @@ def list_(task: OneTask = None, as_json: Json = False) -> None:
 
 
 @models_app.command()
-def show(version: Name, as_json: Json = False) -> None:
-    """Where a version comes from: request, snapshot, training, metrics, gates, decisions."""
-    from driftlog.cli import models_text
+def show(
+    version: Name,
+    graph: Annotated[
+        str | None,
+        typer.Option(
+            "--graph",
+            metavar="FILE",
+            help="As a graph: .svg, .png, .mmd (Mermaid) or .dot; '-' draws a tree here.",
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Where a version comes from: request, snapshot, training, metrics, gates, decisions, every event."""
+    from driftlog.cli import models_graph, models_text
 
     opened = _open()
     lineage = models_text.lineage(opened.state, _version(opened, version))
-    if as_json:
+    if graph is not None:
+        models_graph.show(lineage, graph)
+    elif as_json:
         _lines([lineage])
     else:
         typer.echo(models_text.lineage_text(lineage))
@@ -109,6 +124,10 @@ def at(
         _lines(known)
     else:
         typer.echo("\n\n".join(map(models_text.explanation_text, known)))
+
+
+models_app.command()(reproduce)
+models_app.command()(export)
 
 
 @models_app.command()

@@ -85,6 +85,10 @@ def lineage(state: RegistryState, version: Version) -> dict[str, Any]:
         "metrics": dict(version.metrics),
         "artifact": {"sha256": version.artifact, "path": version.path, "bytes": version.bytes},
         "environment": dict(version.environment),
+        "steps": [
+            {"type": type_, "event_id": id_, "event_time": step["event_time"]}
+            for id_, (type_, step) in request.steps.items()
+        ],
         "decisions": [
             {
                 "type": decision.kind,
@@ -135,6 +139,8 @@ def lineage_text(data: Data) -> str:
         )
         lines += _row("", decision["reason"])
         lines += _gates(decision["gates"])
+    for number, step in enumerate(data["steps"]):
+        lines += _row("" if number else "events", f"{step['event_id']}  {step['type']}")
     return "\n".join(lines)
 
 
