@@ -33,6 +33,10 @@ MIN_WINDOWS = 5
 ALTERNATE_WINDOWS = 20
 MOST_PERSISTENT = 0.8
 """Autocorrelation of successive windows, at most: a dozen of them cannot tell more from a trend."""
+ROOT, SQUARED_ROOT = 4, 8
+SKEWNESS_BIAS = 1.5
+"""A dozen values show about two thirds of the skewness of where they come from."""
+MOST_SKEWED = 2.0
 MOST_ALIKE = 0.6
 """Share of the windows that, being alike, count as one."""
 CONSTANT_GAP = 1e-6
@@ -113,15 +117,17 @@ def swing_limit(column: Mapping[str, Any], n_columns: int, policy: DriftPolicy) 
     """The PSI that one more window like the reference's own exceeds with probability alpha / n_columns.
 
     Fourth roots of what behaves like chi-squared, of however few degrees, are close to normal (Hawkins &
-    Wixley 1986), so their mean and deviation over W windows give a prediction limit with Student's t,
-    (mean + t deviation sqrt(1 + 1/W))^4. References of before that say `swing` alone.
+    Wixley 1986). So their mean and deviation over W windows give a prediction limit with Student's t,
+    (mean + q deviation sqrt(1 + 1/W))^4, where q = t + (t^2 - 1) skewness / 6 (Cornish & Fisher 1938) makes
+    room for windows of which few lie far out. References of before that say `swing` alone.
     """
     windows = int(column.get("swing_windows", 0))
     if windows < MIN_WINDOWS:
         return float(column["swing"])
     t = float(stdtrit(windows - 1, 1 - policy.alpha / max(1, n_columns)))
-    reach = t * float(column["swing_deviation"]) * math.sqrt(1 + 1 / windows)
-    return round((float(column["swing_mean"]) + reach) ** 4, DECIMALS)
+    quantile = t + (t * t - 1) * float(column["swing_skewness"]) / 6
+    reach = quantile * float(column["swing_deviation"]) * math.sqrt(1 + 1 / windows)
+    return _rounded((float(column["swing_mean"]) + reach) ** int(column["swing_root"]))
 
 
 def chance_quantile(
@@ -163,18 +169,25 @@ def _derived(
     made = derived.from_reference(described)
     assert made is not None
     rest = made.columns({name: numeric[name][~fitted] for name in made.inputs})
+    apart = windows[~fitted]
     return [
-        {**_numeric(column["name"], rest[column["name"]], windows[~fitted], policy), **column}
-        for column in described
+        {**_numeric(c["name"], rest[c["name"]], apart, policy, squared=True), **c}
+        for c in described
     ]
 
 
 def _numeric(
-    name: str, values: Values, windows: NDArray[np.int64], policy: DriftPolicy
+    name: str,
+    values: Values,
+    windows: NDArray[np.int64],
+    policy: DriftPolicy,
+    *,
+    squared: bool = False,
 ) -> dict[str, Any]:
     x = np.asarray(values, dtype=np.float64)  # None becomes NaN
     edges = _edges(x[np.isfinite(x)], policy.bins)
-    return _column(name, bin_index(x, edges), len(edges) + 1, windows, policy, edges=edges)
+    index, size = bin_index(x, edges), len(edges) + 1
+    return _column(name, index, size, windows, policy, edges=edges, squared=squared)
 
 
 def _edges(x: NDArray[np.float64], bins: int) -> list[float]:
@@ -207,6 +220,7 @@ def _column(
     *,
     edges: Sequence[float] = (),
     categories: Sequence[str] = (),
+    squared: bool = False,
 ) -> dict[str, Any]:
     index = np.where(index < 0, size, index)  # the missing are the last bin of `counts`
     counts = np.bincount(index, minlength=size + 1)
@@ -216,19 +230,25 @@ def _column(
         "categories": list(categories),
         "counts": counts[:size].tolist(),
         "missing": int(counts[size]),
-        **_swing(index, counts, windows, policy.min_rows),
+        **_swing(index, counts, windows, policy.min_rows, squared),
     }
 
 
 def _swing(
-    index: NDArray[np.int64], whole: NDArray[np.int64], windows: NDArray[np.int64], min_rows: int
+    index: NDArray[np.int64],
+    whole: NDArray[np.int64],
+    windows: NDArray[np.int64],
+    min_rows: int,
+    squared: bool,
 ) -> dict[str, float]:
     """How far each of the reference's windows lies from all others, as `swing_limit` wants it.
 
     Data that hang together in time (weather) differ from day to day by more than chance says; a
     threshold that knew only chance would call every day a drift. A window is held against the *others*:
     one of seven that is a part of what it is compared with looks a quarter too near. All 0 with fewer than
-    MIN_WINDOWS windows of `min_rows` rows. `swing` (mean + 3 deviations) is for readers of before.
+    MIN_WINDOWS windows of `min_rows` rows. `squared`: the column's values are squares of what moves (a
+    distance from a plane), so its PSI is a square of a PSI. `swing` (mean + 3 deviations) is for readers
+    of before.
     """
     rows_of = [index[windows == window] for window in np.unique(windows)]
     counts = [np.bincount(r, minlength=len(whole)) for r in rows_of if len(r) >= max(1, min_rows)]
@@ -236,12 +256,18 @@ def _swing(
         return {"swing": 0.0}
     distances = [psi(one, whole - one) for one in counts]
     lasting = _persistence(np.array(counts), whole)
-    roots = [(lasting * distance) ** 0.25 for distance in distances]
+    root = SQUARED_ROOT if squared else ROOT
+    roots = [(lasting ** (root // ROOT) * distance) ** (1 / root) for distance in distances]
+    mean, deviation = statistics.fmean(roots), statistics.stdev(roots)
+    third = statistics.fmean([(value - mean) ** 3 for value in roots])
+    skewness = SKEWNESS_BIAS * third / deviation**3 if deviation > 0 else 0.0
     return {
         "swing": _rounded(statistics.fmean(distances) + 3 * statistics.stdev(distances)),
-        "swing_mean": _rounded(statistics.fmean(roots)),
-        "swing_deviation": _rounded(statistics.stdev(roots)),
+        "swing_mean": _rounded(mean),
+        "swing_deviation": _rounded(deviation),
+        "swing_skewness": _rounded(min(max(skewness, 0.0), MOST_SKEWED)),
         "swing_windows": len(distances),
+        "swing_root": root,
     }
 
 

@@ -34,8 +34,8 @@ from streams.window_bins import ModelBins
 SIZES = (50, 100, 200, 500, 1_000, 2_000, 5_000)
 QUICK_SIZES = (50, 500)
 STREAMS, QUICK_STREAMS = 1_000, 100
-REFERENCE_ROWS = 20_000
-MOST_WINDOWS, FEWEST_WINDOWS = 40, 7
+REFERENCE_ROWS = 6_000
+MOST_WINDOWS, FEWEST_WINDOWS = 40, 14
 TESTED = 2
 """Windows after the reference, of each stream, that are judged."""
 RECENT_ROWS = 200
