@@ -11,7 +11,18 @@ from typing import Annotated
 import typer
 
 from driftlog import __version__
-from driftlog.cli import backfill, chaos, demo, feed, produce, query, similar, system, watch
+from driftlog.cli import (
+    backfill,
+    chaos,
+    demo,
+    feed,
+    produce,
+    query,
+    similar,
+    simulate,
+    system,
+    watch,
+)
 from driftlog.cli.errors import CliError
 from driftlog.cli.models import models_app
 from driftlog.cli.replay import replay
@@ -68,6 +79,7 @@ app.command("backfill", rich_help_panel=_LOG)(backfill.backfill)
 app.command("query", rich_help_panel=_LOG)(query.query)
 app.command("similar", rich_help_panel=_LOG)(similar.similar)
 app.add_typer(schemas_app, name="schemas", rich_help_panel=_LOG)
+app.command("simulate", rich_help_panel=_LOOP)(simulate.simulate)
 app.add_typer(models_app, name="models", rich_help_panel=_LOOP)
 app.add_typer(task_app, name="task", rich_help_panel=_LOOP)
 
