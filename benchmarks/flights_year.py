@@ -22,10 +22,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.year_arms import LATENCY_MS, Run
 from benchmarks.year_run import run_arms
-from benchmarks.year_stream import UNLABELLED, Year
 from driftlog.policy import with_policy
+from driftlog.simulate.history import UNLABELLED, History
+from driftlog.simulate.loop import LATENCY_MS, Run
 from examples.flights import task
 from models.gates import auc, log_loss
 from streams.task import HOUR_MS
@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if all(goal["met"] for goal in report["goals"]) else 1
 
 
-def summarise(year: Year, runs: dict[str, Run], seconds: dict[str, float]) -> dict[str, Any]:
+def summarise(year: History, runs: dict[str, Run], seconds: dict[str, float]) -> dict[str, Any]:
     """All figures as plain data. Every arm is measured on the same rows: labelled, after the first model."""
     labelled = year.data.labels != UNLABELLED
     for run in runs.values():
@@ -119,7 +119,7 @@ def summarise(year: Year, runs: dict[str, Run], seconds: dict[str, float]) -> di
     }
 
 
-def _measure(year: Year, run: Run, rows: np.ndarray[Any, Any]) -> Measure:
+def _measure(year: History, run: Run, rows: np.ndarray[Any, Any]) -> Measure:
     labels, scores = year.data.labels[rows], run.scores[rows]
     return Measure(
         int(rows.sum()), round(log_loss(labels, scores), 5), round(auc(labels, scores), 5)

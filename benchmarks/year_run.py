@@ -14,28 +14,31 @@ from multiprocessing.queues import Queue
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from benchmarks.year_arms import First, Loop, Run, scheduled
-from benchmarks.year_stream import Year, read_year
+from benchmarks.year_arms import scheduled
+from driftlog.simulate.history import History, read_history
+from driftlog.simulate.loop import First, Loop, Run
 from streams.task import DAY_MS, Task
 
 PROCESSES = min(2, os.cpu_count() or 1)
 _YEAR_DAYS = 365
 
 _task: Task
-_year: Year
+_year: History
 _told: Queue[tuple[str, int]]
 
 
 def run_arms(
     task: Task, arms: dict[str, int | None], days: int | None
-) -> tuple[Year, dict[str, Run], dict[str, float]]:
+) -> tuple[History, dict[str, Run], dict[str, float]]:
     """The year, what each arm did, and the seconds that each took ('vectors': the shared pass)."""
     global _task, _year, _told  # noqa: PLW0603 - forked workers share the year without a copy
     columns = TextColumn("{task.description:<8}"), BarColumn(40), TimeElapsedColumn()
     with Progress(*columns, console=Console(stderr=True)) as bars:
         pass_bar = bars.add_task("vectors", total=days or _YEAR_DAYS)
         began = time.monotonic()
-        _year = read_year(task, days, _day_by_day(lambda day: bars.update(pass_bar, completed=day)))
+        _year = read_history(
+            task, days, _day_by_day(lambda day: bars.update(pass_bar, completed=day))
+        )
         bars.update(pass_bar, completed=days or _YEAR_DAYS)
         seconds = {"vectors": time.monotonic() - began}
         context = multiprocessing.get_context("fork")

@@ -28,11 +28,14 @@ class PolicyError(ValueError):
     """A setting that cannot be tried; the message says which, and what to write instead."""
 
 
-def with_policy(task: Task, words: Sequence[str]) -> tuple[Task, dict[str, str]]:
+def with_policy(
+    task: Task, words: Sequence[str], *, from_log: bool = True
+) -> tuple[Task, dict[str, str]]:
     """The task under the policy that `words` ('retrain.votes=1') ask for, and what that changes.
 
-    Raises PolicyError for an unknown field, a value of the wrong type or out of range, or a setting that a
-    log cannot tell the consequences of.
+    `from_log`: logged models are judged again, so only what a log can tell may differ. Raises PolicyError
+    for an unknown field, a value of the wrong type or out of range, or a setting that a log cannot tell the
+    consequences of.
     """
     asked: dict[str, dict[str, Any]] = {group: {} for group in GROUPS}
     for word in words:
@@ -53,7 +56,8 @@ def with_policy(task: Task, words: Sequence[str]) -> tuple[Task, dict[str, str]]
     for setting in sorted(named):
         before, now = _value(task, setting), _value(changed, setting)
         if before != now:
-            _check_replayable(setting)
+            if from_log:
+                _check_replayable(setting)
             differs[setting] = repr(now)
     return changed, differs
 

@@ -215,6 +215,8 @@ def _policies(task: Task, found: _Found) -> None:
         found.whole("retrain.votes", retrain.votes, 1, retrain.of_windows)
     found.real("retrain.drifted_share", retrain.drifted_share, 0, 1)
     found.real("retrain.max_log_loss_ratio", retrain.max_log_loss_ratio, 1)
+    found.whole("retrain.follow_ups", retrain.follow_ups, 0)
+    found.whole("retrain.retry_labels", retrain.retry_labels, 1)
     if retrain.growth is not None:
         found.real("retrain.growth", retrain.growth, 0.01)
     found.whole("gate.recent_days", gate.recent_days, 1)

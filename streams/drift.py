@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import kernels
-from streams.reference import chance_quantile, histogram_with_missing, threshold_from
+from streams.reference import chance_quantile, histogram_with_missing, swing_limit, threshold_from
 from streams.task import DriftPolicy
 
 
@@ -35,7 +35,7 @@ class Yardstick:
         self.sizes = np.array([len(h) for h in histograms], np.int64)
         self.counts = padded(histograms, int(self.sizes.max(initial=1)))
         self._rows = [max(sum(h), 1) for h in histograms]
-        self._swing = [float(column["swing"]) for column in reference]
+        self._swing = [swing_limit(column, n_columns, policy) for column in reference]
         self._chance = [chance_quantile(column, n_columns, policy) for column in reference]
 
     def threshold(self, place: int, n: int) -> float:

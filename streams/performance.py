@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import gammainccinv
 
 from streams.reference import DECIMALS
 from streams.task import Task
 
 FIXED_POINT = 1_000_000
 CALIBRATION_BINS = 10
+LEAST_SKEWNESS = 1e-3
 
 Counts = NDArray[np.int64]
 
@@ -50,8 +52,13 @@ class Performance:
         return round((self.log_loss - self.expected_log_loss) / allowed, DECIMALS)
 
 
-def measure(sketch: Mapping[str, Any], expected: float | None, task: Task) -> Performance:
-    """Measure an 'outcomes' SketchTaken of a model whose log-loss at registration was `expected`."""
+def measure(
+    sketch: Mapping[str, Any], expected: float | None, task: Task, rows: float | None = None
+) -> Performance:
+    """Measure an 'outcomes' SketchTaken of a model whose log-loss at registration was `expected`.
+
+    `rows`: on how many rows that was measured; None if nobody knows.
+    """
     by_label = {column["name"]: column["counts"] for column in sketch["columns"]}
     negatives = np.asarray(by_label["score|0"], dtype=np.int64)
     positives = np.asarray(by_label["score|1"], dtype=np.int64)
@@ -69,7 +76,7 @@ def measure(sketch: Mapping[str, Any], expected: float | None, task: Task) -> Pe
         expected_log_loss=expected,
         threshold=None
         if expected is None
-        else log_loss_threshold(expected, negatives + positives, task),
+        else log_loss_threshold(expected, negatives + positives, task, rows),
     )
 
 
@@ -99,22 +106,38 @@ def calibration_error(negatives: Counts, positives: Counts) -> float:
     return _rounded(math.fsum(gaps.tolist()) / int(rows.sum()))
 
 
-def log_loss_threshold(expected: float, scores: Counts, task: Task) -> float:
+def log_loss_threshold(
+    expected: float, scores: Counts, task: Task, rows: float | None = None
+) -> float:
     """The log-loss above which a window of `scores` (histogram of labelled rows) is a degradation.
 
-    expected * max_log_loss_ratio + z * s / sqrt(n), z being the normal quantile of 1 - alpha and s the
-    standard deviation of one row's loss if the model were right: with score p the loss has the mean
-    H(p) (entropy) and the variance p (1-p) logit(p)^2, so s^2 = mean(variance) + variance(H).
+    expected * max_log_loss_ratio + q s sqrt(1/n + 1/rows), s being the standard deviation of one row's loss
+    if the model were right: with score p the loss has the mean H(p) (entropy), the variance
+    p (1-p) logit(p)^2 and the third moment p (1-p) (2p-1) logit(p)^3. `rows` (None: so many that it does not
+    matter) are those behind `expected`. q is the 1 - alpha quantile of a gamma distribution (Pearson III)
+    with the skewness of the mean of n rows: where positives are rare, a few of them make a loss that
+    the normal distribution calls impossible.
     """
     n = int(scores.sum())
     p = bin_middles(len(scores))
     entropy = -(p * np.log(p) + (1 - p) * np.log1p(-p))
-    within = p * (1 - p) * (np.log(p) - np.log1p(-p)) ** 2
+    logit = np.log(p) - np.log1p(-p)
+    within = p * (1 - p) * logit**2
     mean_entropy = _dot(scores, entropy) / n
-    variance = _dot(scores, within + (entropy - mean_entropy) ** 2) / n
-    z = statistics.NormalDist().inv_cdf(1 - task.drift.alpha)
-    allowance = z * math.sqrt(variance / n)
+    apart = entropy - mean_entropy
+    variance = _dot(scores, within + apart**2) / n
+    third = _dot(scores, within * (2 * p - 1) * logit + 3 * within * apart + apart**3) / n
+    q = _upper_quantile(task.drift.alpha, third / variance**1.5 / math.sqrt(n))
+    allowance = q * math.sqrt(variance * (1 / n + (1 / rows if rows else 0.0)))
     return _rounded(expected * task.retrain.max_log_loss_ratio + allowance)
+
+
+def _upper_quantile(alpha: float, skewness: float) -> float:
+    """1 - alpha quantile of a standardised gamma distribution; of the normal one if it is not skewed up."""
+    if skewness <= LEAST_SKEWNESS:
+        return statistics.NormalDist().inv_cdf(1 - alpha)
+    shape = 4 / skewness**2
+    return (float(gammainccinv(shape, alpha)) - shape) / math.sqrt(shape)
 
 
 def change_detected(pressures: Sequence[float]) -> bool:

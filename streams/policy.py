@@ -27,10 +27,12 @@ from streams.verdict import (
     Verdict,
     drift_sentence,
     evidence,
+    follow_up_sentence,
     growth_sentence,
     performance_sentence,
 )
 
+FOLLOW_UP_GROWTH = 1.5
 WAITING_WINDOWS = 4096
 """Windows that may wait for the other topic: more than ten years of days."""
 
@@ -67,6 +69,16 @@ class PolicyState:
     labels_before: int = 0
     """Labels that were known at the last request."""
     requested_at: int | None = None
+    asked_for: str = ""
+    """The version that answered when the last request was made."""
+    follow_ups: int = 0
+    """How many more requests the last change is worth."""
+    changed_under: str = ""
+    """The version that answered when it began: follow-ups wait for its successor."""
+    changed: int = 0
+    """Labels since the last change began."""
+    changed_before: int = 0
+    """As many of them were known at the last request."""
     alerts: set[str] = field(default_factory=set)
     checked: dict[str, int] = field(default_factory=dict)
     """Version -> the last window whose quality was checked."""
@@ -150,6 +162,7 @@ class RetrainReactor:
 
     def _decide(self, state: PolicyState, measured: Measured) -> None:
         state.labels += measured.labelled
+        state.changed += measured.labelled
         drift = state.drift.setdefault(measured.version, VersionDrift())
         facts = drift.facts.get(measured.start)
         drift.decided = measured.start
@@ -205,20 +218,35 @@ class RetrainReactor:
             if votes >= needed or votes == 0:
                 sentence = f"{measured.version}: {message}"
                 self._alert(state, subject, votes > 0, sentence, measured.end, measured)
-        if drift_votes >= needed:
-            reason = f"{drift}; {measured}"
+        if drift_votes >= needed and not self._stayed(state, measured):
+            trigger, reason = "drift", f"{drift}; {measured}"
         elif performance_votes >= needed:
-            reason = f"{performance}; {drift}" if drift_votes else performance
+            trigger, reason = (
+                "performance",
+                f"{performance}; {drift}" if drift_votes else performance,
+            )
+        elif self._follows_up(state):
+            trigger = "follow_up"
+            reason = follow_up_sentence(state.changed_before, state.changed)
         elif self._has_grown(state):
-            reason = growth_sentence(state.labels_before, state.labels)
+            trigger, reason = "growth", growth_sentence(state.labels_before, state.labels)
         else:
             return
-        numbers = evidence(history, state.labels)
-        if drift_votes >= needed:
-            trigger = "drift"
-        else:
-            trigger = "performance" if performance_votes >= needed else "growth"
-        self._request(state, measured, trigger, reason, numbers)
+        self._request(state, measured, trigger, reason, evidence(history, state.labels))
+
+    def _stayed(self, state: PolicyState, measured: Measured) -> bool:
+        """True if the version still answers in a window that began after its successor was asked for."""
+        asked = state.requested_at
+        return asked is not None and state.asked_for == measured.version and measured.start >= asked
+
+    def _follows_up(self, state: PolicyState) -> bool:
+        """True if so many labels came since a change that a model of before knows little of it."""
+        return (
+            state.follow_ups > 0
+            and state.version != state.changed_under
+            and state.labels >= self.task.retrain.retry_labels
+            and state.changed >= FOLLOW_UP_GROWTH * state.changed_before
+        )
 
     def _has_grown(self, state: PolicyState) -> bool:
         """True if there are so many more labels than at the last request that these alone are a reason."""
@@ -238,13 +266,18 @@ class RetrainReactor:
         numbers: dict[str, float],
     ) -> None:
         policy = self.task.retrain
-        if state.labels < policy.new_labels and trigger != "first_labels":
+        soon = trigger == "follow_up" or (
+            trigger == "performance" and self._stayed(state, measured)
+        )
+        least = policy.retry_labels if soon else policy.new_labels
+        if state.labels < least and trigger != "first_labels":
             return
         if state.requested_at is not None and (
-            state.labels < policy.new_labels
-            or measured.time < state.requested_at + policy.cooldown_hours * HOUR_MS
+            state.labels < least
+            or (not soon and measured.time < state.requested_at + policy.cooldown_hours * HOUR_MS)
         ):
             return
+        self._note_change(state, measured, trigger)
         state.labels_before += state.labels
         state.labels, state.requested_at = 0, measured.time
         state.due.append(
@@ -262,6 +295,22 @@ class RetrainReactor:
                 evidence=numbers,
             )
         )
+
+    def _note_change(self, state: PolicyState, measured: Measured, trigger: str) -> None:
+        """A loss that rose began to change with the first window in sight that says so.
+
+        Unless every window in sight says so since the last request was in vain: then it is the same change.
+        """
+        losing = [verdict for verdict in state.history if verdict.performance_vote]
+        same = self._stayed(state, measured) and len(losing) == len(state.history)
+        if trigger in ("drift", "performance") and losing and not same:
+            state.changed = sum(verdict.measured.labelled for verdict in losing)
+            state.follow_ups = self.task.retrain.follow_ups
+            state.changed_under = measured.version
+        elif trigger == "follow_up":
+            state.follow_ups -= 1
+        state.changed_before = state.changed
+        state.asked_for = measured.version
 
     def _checked(self, state: PolicyState, event: Event) -> None:
         data, version = event.data, event.data["model_version"]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+from scipy.special import betaln
 
 from streams.expectations import QUARANTINE, Expect, QualityPolicy
 from streams.task import DriftPolicy
@@ -86,18 +88,25 @@ def share_checks(
     drift: DriftPolicy,
     policy: QualityPolicy,
 ) -> list[Check]:
-    """A column's missing and unseen shares that exceed the reference's (see `share_limit`): failures only."""
+    """A column's missing and unseen shares that exceed the reference's (see `share_limit`): failures only.
+
+    What the reference says of categories that it has not seen: as many rows as it has categories seen
+    once (Good & Turing 1953), besides those that it counted as others.
+    """
     n = sum(column["counts"]) + column["missing"]
     m = sum(reference["counts"]) + reference["missing"]
     if n < drift.min_rows or m == 0:
         return []
     shares = [("missing", column["missing"], reference["missing"])]
     if reference["categories"]:
-        shares.append(("unseen", column["unseen"], reference["counts"][-1]))
+        *known, others = reference["counts"]
+        shares.append(("unseen", column["unseen"], others + known.count(1)))
     name = reference["name"]
     checks = []
     for what, count, usual in shares:
-        limit = share_limit(usual, m, n, drift.alpha / n_columns)
+        if count / n <= TOLERATED_SHARE:
+            continue
+        limit = share_limit(usual, m, n, drift.alpha / n_columns / len(shares))
         if count / n > limit:
             text = (
                 f"{name}: {what} in {count / n:.1%} of {n} rows,"
@@ -111,12 +120,15 @@ def share_checks(
 def share_limit(usual: int, m: int, n: int, alpha: float) -> float:
     """Largest share among `n` rows that is no failure when `usual` of `m` reference rows had it.
 
-    q + z sqrt(q (1-q) (1/n + 1/m)) + TOLERATED_SHARE, with q = (usual + 1/2) / (m + 1) and z the normal
-    quantile of 1 - alpha.
+    The (1 - alpha) quantile of the beta-binomial distribution that predicts n more rows (Jeffreys' prior),
+    plus TOLERATED_SHARE. Exact where a normal quantile cries too often: few rows, rare values.
     """
-    q = (usual + 0.5) / (m + 1)
-    z = statistics.NormalDist().inv_cdf(1 - alpha)
-    return q + z * math.sqrt(q * (1 - q) * (1 / n + 1 / m)) + TOLERATED_SHARE
+    a, b = usual + 0.5, m - usual + 0.5
+    k = np.arange(n + 1)
+    log_mass = betaln(k + a, n - k + b) - betaln(a, b) - betaln(k + 1, n - k + 1) - math.log(n + 1)
+    at_least = np.cumsum(np.exp(log_mass)[::-1])[::-1]
+    quantile = int(np.argmax(at_least <= alpha)) - 1 if at_least[-1] <= alpha else n
+    return quantile / n + TOLERATED_SHARE
 
 
 def expected_checks(

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import chdtri
+from scipy.special import chdtri, stdtrit
 
 from kernels import reference as exact
 from kernels.reference import bin_index, psi
@@ -30,6 +30,15 @@ MAX_CATEGORIES = 200
 """Known categories of a column at most; rarer ones share the last bin with the unknown."""
 MIN_WINDOWS = 5
 """Fewer windows say nothing about how far windows usually lie from the whole."""
+ALTERNATE_WINDOWS = 20
+MOST_PERSISTENT = 0.8
+"""Autocorrelation of successive windows, at most: a dozen of them cannot tell more from a trend."""
+ROOT, SQUARED_ROOT = 4, 8
+SKEWNESS_BIAS = 1.5
+"""A dozen values show about two thirds of the skewness of where they come from."""
+MOST_SKEWED = 2.0
+MOST_ALIKE = 0.6
+"""Share of the windows that, being alike, count as one."""
 CONSTANT_GAP = 1e-6
 """Relative width of a constant's own bin: wide enough to survive single precision."""
 FROM_LABELS = "label"
@@ -95,12 +104,30 @@ def psi_threshold(
     The largest of three: `min_psi` (smaller does not matter); what chance alone exceeds with
     probability alpha / n_columns (Bonferroni over the columns), chi2.ppf(1 - alpha / n_columns, B - 1)
     * (1/n + 1/m) after Yurdakul & Naranjo (2020), B being the bins that the reference fills; and
-    `swing`, what the reference's own windows usually reach. Infinite without rows.
+    `swing_limit`, what the reference's own windows usually reach. Infinite without rows.
     """
     if n <= 0 or m <= 0:
         return math.inf
     chance = chance_quantile(reference_column, n_columns, policy)
-    return threshold_from(chance, m, float(reference_column["swing"]), n, policy)
+    swing = swing_limit(reference_column, n_columns, policy)
+    return threshold_from(chance, m, swing, n, policy)
+
+
+def swing_limit(column: Mapping[str, Any], n_columns: int, policy: DriftPolicy) -> float:
+    """The PSI that one more window like the reference's own exceeds with probability alpha / n_columns.
+
+    Fourth roots of what behaves like chi-squared, of however few degrees, are close to normal (Hawkins &
+    Wixley 1986). So their mean and deviation over W windows give a prediction limit with Student's t,
+    (mean + q deviation sqrt(1 + 1/W))^4, where q = t + (t^2 - 1) skewness / 6 (Cornish & Fisher 1938) makes
+    room for windows of which few lie far out. References of before that say `swing` alone.
+    """
+    windows = int(column.get("swing_windows", 0))
+    if windows < MIN_WINDOWS:
+        return float(column["swing"])
+    t = float(stdtrit(windows - 1, 1 - policy.alpha / max(1, n_columns)))
+    quantile = t + (t * t - 1) * float(column["swing_skewness"]) / 6
+    reach = quantile * float(column["swing_deviation"]) * math.sqrt(1 + 1 / windows)
+    return _rounded((float(column["swing_mean"]) + reach) ** int(column["swing_root"]))
 
 
 def chance_quantile(
@@ -124,8 +151,9 @@ def _derived(
 ) -> list[dict[str, Any]]:
     """Derived columns: fitted to every other window, their bins and counts taken from the rest.
 
-    Rows that the components were fitted to lie closer to them than rows to come. A reference of a single
-    window gives every other row instead.
+    Rows that the components were fitted to lie closer to them than rows to come. A reference of fewer than
+    ALTERNATE_WINDOWS windows gives every other row instead: else too few windows were left to tell how
+    far windows lie apart.
     """
     if not (policy.groups or policy.multivariate or policy.embeddings):
         return []
@@ -135,23 +163,31 @@ def _derived(
         if kinds[name] == "double"
     }
     order = np.unique(windows, return_inverse=True)[1]
-    fitted = (order if order.max(initial=0) > 0 else np.arange(len(windows))) % 2 == 0
+    many = order.max(initial=0) + 1 >= ALTERNATE_WINDOWS
+    fitted = (order if many else np.arange(len(windows))) % 2 == 0
     described = transforms({n: x[fitted] for n, x in numeric.items()}, kinds, policy)
     made = derived.from_reference(described)
     assert made is not None
     rest = made.columns({name: numeric[name][~fitted] for name in made.inputs})
+    apart = windows[~fitted]
     return [
-        {**_numeric(column["name"], rest[column["name"]], windows[~fitted], policy), **column}
-        for column in described
+        {**_numeric(c["name"], rest[c["name"]], apart, policy, squared=True), **c}
+        for c in described
     ]
 
 
 def _numeric(
-    name: str, values: Values, windows: NDArray[np.int64], policy: DriftPolicy
+    name: str,
+    values: Values,
+    windows: NDArray[np.int64],
+    policy: DriftPolicy,
+    *,
+    squared: bool = False,
 ) -> dict[str, Any]:
     x = np.asarray(values, dtype=np.float64)  # None becomes NaN
     edges = _edges(x[np.isfinite(x)], policy.bins)
-    return _column(name, bin_index(x, edges), len(edges) + 1, windows, policy, edges=edges)
+    index, size = bin_index(x, edges), len(edges) + 1
+    return _column(name, index, size, windows, policy, edges=edges, squared=squared)
 
 
 def _edges(x: NDArray[np.float64], bins: int) -> list[float]:
@@ -184,6 +220,7 @@ def _column(
     *,
     edges: Sequence[float] = (),
     categories: Sequence[str] = (),
+    squared: bool = False,
 ) -> dict[str, Any]:
     index = np.where(index < 0, size, index)  # the missing are the last bin of `counts`
     counts = np.bincount(index, minlength=size + 1)
@@ -193,24 +230,67 @@ def _column(
         "categories": list(categories),
         "counts": counts[:size].tolist(),
         "missing": int(counts[size]),
-        "swing": _swing(index, counts, windows, policy.min_rows),
+        **_swing(index, counts, windows, policy.min_rows, squared),
     }
 
 
 def _swing(
-    index: NDArray[np.int64], whole: NDArray[np.int64], windows: NDArray[np.int64], min_rows: int
-) -> float:
-    """Mean + 3 standard deviations of the PSI of the reference's own windows against the whole.
+    index: NDArray[np.int64],
+    whole: NDArray[np.int64],
+    windows: NDArray[np.int64],
+    min_rows: int,
+    squared: bool,
+) -> dict[str, float]:
+    """How far each of the reference's windows lies from all others, as `swing_limit` wants it.
 
     Data that hang together in time (weather) differ from day to day by more than chance says; a
-    threshold that knew only chance would call every day a drift. 0 with fewer than MIN_WINDOWS windows
-    of `min_rows` rows.
+    threshold that knew only chance would call every day a drift. A window is held against the *others*:
+    one of seven that is a part of what it is compared with looks a quarter too near. All 0 with fewer than
+    MIN_WINDOWS windows of `min_rows` rows. `squared`: the column's values are squares of what moves (a
+    distance from a plane), so its PSI is a square of a PSI. `swing` (mean + 3 deviations) is for readers
+    of before.
     """
-    distances = []
-    for window in np.unique(windows):
-        rows = index[windows == window]
-        if len(rows) >= max(1, min_rows):
-            distances.append(psi(np.bincount(rows, minlength=len(whole)), whole))
-    if len(distances) < MIN_WINDOWS:
-        return 0.0
-    return round(statistics.fmean(distances) + 3 * statistics.stdev(distances), DECIMALS)
+    rows_of = [index[windows == window] for window in np.unique(windows)]
+    counts = [np.bincount(r, minlength=len(whole)) for r in rows_of if len(r) >= max(1, min_rows)]
+    if len(counts) < MIN_WINDOWS:
+        return {"swing": 0.0}
+    distances = [psi(one, whole - one) for one in counts]
+    lasting = _persistence(np.array(counts), whole)
+    root = SQUARED_ROOT if squared else ROOT
+    roots = [(lasting ** (root // ROOT) * distance) ** (1 / root) for distance in distances]
+    mean, deviation = statistics.fmean(roots), statistics.stdev(roots)
+    third = statistics.fmean([(value - mean) ** 3 for value in roots])
+    skewness = SKEWNESS_BIAS * third / deviation**3 if deviation > 0 else 0.0
+    return {
+        "swing": _rounded(statistics.fmean(distances) + 3 * statistics.stdev(distances)),
+        "swing_mean": _rounded(mean),
+        "swing_deviation": _rounded(deviation),
+        "swing_skewness": _rounded(min(max(skewness, 0.0), MOST_SKEWED)),
+        "swing_windows": len(distances),
+        "swing_root": root,
+    }
+
+
+def _persistence(counts: NDArray[np.int64], whole: NDArray[np.int64]) -> float:
+    """How much further (as PSI) the next window lies than the W own ones do, because neighbours are alike.
+
+    With the autocorrelation r of successive windows the mean of W of them is worth that of W / k, with
+    k = (1 + r) / (1 - r): the whole lies nearer to its own windows and further from the next. In units
+    of independent windows' distances that is a factor of (1 + k/W) / (1 - k/W), over the same at k = 1. r is
+    that of all bins together, its bias (1 + 3 r) / W (Kendall 1954) taken off.
+    """
+    filled = whole > 0
+    share = whole[filled] / whole.sum()
+    apart = (counts[:, filled] / counts.sum(axis=1, keepdims=True) - share) / np.sqrt(share)
+    spread = math.fsum((apart * apart).sum(axis=1).tolist())
+    if spread <= 0:
+        return 1.0
+    n = len(counts)
+    r = math.fsum((apart[1:] * apart[:-1]).sum(axis=1).tolist()) / spread
+    r = min(max((r + 1 / n) / (1 - 3 / n), 0.0), MOST_PERSISTENT)
+    k = min((1 + r) / (1 - r), MOST_ALIKE * n)
+    return (n + k) / (n - k) * (n - 1) / (n + 1)
+
+
+def _rounded(value: float) -> float:
+    return round(value, DECIMALS)

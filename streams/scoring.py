@@ -60,6 +60,8 @@ class Model:
     expected_log_loss: float | None
     label: Mapping[str, Any] | None = None
     """The reference of the labels."""
+    expected_rows: float | None = None
+    """Rows that `expected_log_loss` was measured on."""
 
 
 @dataclass(slots=True)
@@ -184,7 +186,8 @@ class Scoring:
         reference.sort(key=lambda column: column["name"] == SCORE)
         expected = data["metrics"].get("log_loss")
         label = label_column(data["reference"])
-        state.models[name] = Model(reference, data["reference_count"], expected, label)
+        rows = data["metrics"].get("rows")
+        state.models[name] = Model(reference, data["reference_count"], expected, label, rows)
         version = state.versions.get(name)
         if version is None:
             return
@@ -406,7 +409,7 @@ class Scoring:
         if version.pressures.get(start, (-1, None))[0] >= revision:
             return
         model = state.models[name]
-        measured = measure(sketch, model.expected_log_loss, self.task)
+        measured = measure(sketch, model.expected_log_loss, self.task, model.expected_rows)
         version.pressures[start] = revision, measured.pressure
         history = [version.pressures[at][1] for at in sorted(version.pressures) if at <= start]
         for at in sorted(version.pressures)[:-LOSSES]:

@@ -140,6 +140,11 @@ def growth_sentence(before: int, since: int) -> str:
     )
 
 
+def follow_up_sentence(before: int, since: int) -> str:
+    """E.g. '3,100 labels since the change: 2,000 of them were known to the last request'."""
+    return f"{since:,} labels since the change: {before:,} of them were known to the last request"
+
+
 def evidence(history: Sequence[Verdict], labels: int) -> dict[str, float]:
     """The numbers behind a decision, for machines."""
     numbers: dict[str, float] = {

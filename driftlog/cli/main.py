@@ -20,6 +20,7 @@ from driftlog.cli import (
     produce,
     query,
     similar,
+    simulate,
     system,
     watch,
     why,
@@ -87,6 +88,7 @@ app.command("similar", rich_help_panel=_LOG)(similar.similar)
 app.command("blast", rich_help_panel=_LOG)(blast.blast)
 app.command("why", rich_help_panel=_LOG)(why.why)
 app.add_typer(schemas_app, name="schemas", rich_help_panel=_LOG)
+app.command("simulate", rich_help_panel=_LOOP)(simulate.simulate)
 app.add_typer(models_app, name="models", rich_help_panel=_LOOP)
 app.add_typer(features_app, name="features", rich_help_panel=_LOOP)
 app.add_typer(quality_app, name="quality", rich_help_panel=_LOOP)

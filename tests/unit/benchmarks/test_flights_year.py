@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from benchmarks.flights_year import goals, summarise
-from benchmarks.year_arms import LATENCY_MS, Loop, Run, scheduled
-from benchmarks.year_stream import Year, read_year
+from benchmarks.year_arms import scheduled
+from driftlog.simulate.history import History, read_history
+from driftlog.simulate.loop import LATENCY_MS, Loop, Run
 from examples.flights import task
 from streams.task import DAY_MS, HOUR_MS
 
@@ -24,12 +25,12 @@ TASK = replace(
 
 
 @pytest.fixture(scope="module")
-def year() -> Year:
-    return read_year(TASK, DAYS)
+def year() -> History:
+    return read_history(TASK, DAYS)
 
 
 @pytest.fixture(scope="module")
-def runs(year: Year) -> dict[str, Run]:
+def runs(year: History) -> dict[str, Run]:
     loop = Loop(TASK, year)
     first_only = Loop(TASK, year)
     first_only.run(only_first=True)
@@ -42,7 +43,7 @@ def runs(year: Year) -> dict[str, Run]:
     }
 
 
-def test_a_snapshot_holds_what_was_known_and_nothing_later(year: Year) -> None:
+def test_a_snapshot_holds_what_was_known_and_nothing_later(year: History) -> None:
     until = int(year.data.times[0]) + 5 * DAY_MS
     rows = year.known(until - 2 * DAY_MS, until)
     assert len(rows) > 1_000
@@ -50,7 +51,7 @@ def test_a_snapshot_holds_what_was_known_and_nothing_later(year: Year) -> None:
     assert set(rows.labels.tolist()) == {0, 1}
 
 
-def test_vectors_are_those_of_the_task_and_rates_begin_with_the_first_labels(year: Year) -> None:
+def test_vectors_are_those_of_the_task_and_rates_begin_with_the_first_labels(year: History) -> None:
     assert list(year.data.columns) == list(TASK.vector)
     rates = year.data.columns["late_24h"]
     assert np.isnan(rates[0]) and not np.isnan(rates[-1])
@@ -59,7 +60,7 @@ def test_vectors_are_those_of_the_task_and_rates_begin_with_the_first_labels(yea
 
 
 def test_all_arms_answer_with_the_same_first_model_from_the_same_row_on(
-    year: Year, runs: dict[str, Run]
+    year: History, runs: dict[str, Run]
 ) -> None:
     starts = {int(np.flatnonzero(~np.isnan(run.scores))[0]) for run in runs.values()}
     assert len(starts) == 1
@@ -78,7 +79,9 @@ def test_a_calendar_arm_changes_its_model_when_the_days_are_over(runs: dict[str,
     assert runs["daily"].read.sum() > runs["frozen"].read.sum()
 
 
-def test_the_report_measures_every_arm_on_the_same_rows(year: Year, runs: dict[str, Run]) -> None:
+def test_the_report_measures_every_arm_on_the_same_rows(
+    year: History, runs: dict[str, Run]
+) -> None:
     report = summarise(year, runs, dict.fromkeys(("vectors", *runs), 1.0))
     assert len({arm["rows"] for arm in report["arms"].values()}) == 1
     assert (

@@ -59,7 +59,7 @@ def judged(
         index = bin_index(values[column["name"]], column["edges"])
         counts = np.bincount(index[index >= 0], minlength=len(column["counts"])).tolist()
         window = {"counts": counts, "missing": int((index < 0).sum())}
-        known = {**column, "swing": 0.0}
+        known = {**column, "swing": 0.0, "swing_windows": 0}
         answers[column["name"]] = score_drift(known, window, len(built), policy).drifted
     return answers
 

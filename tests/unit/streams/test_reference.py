@@ -130,7 +130,7 @@ def test_swing_is_zero_without_enough_windows_and_small_for_data_that_do_not_han
 def test_swing_keeps_restless_days_from_being_called_drift() -> None:
     x, windows = restless(60, 1)
     column = one(list(x), windows=list(windows))
-    calm = {**column, "swing": 0.0}
+    calm = {**column, "swing": 0.0, "swing_windows": 0}
     bins = Bins.from_reference(column)
     days, _ = restless(200, 2)
     alarms, calm_alarms = 0, 0

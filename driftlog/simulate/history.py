@@ -1,8 +1,8 @@
-"""The year as served: every vector, computed once by the fold that the live worker runs.
+"""A history as served: every vector, computed once by the fold that the live worker runs.
 
 Features do not depend on the model that answers (rates come from labels, weather from observations), so all
-arms of the benchmark share this pass. The log is in memory and nobody lags: a vector holds all that was
-known at its event time.
+policies that are tried on a history share this pass. The log is in memory and nobody lags: a vector holds
+all that was known at its event time.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ UNLABELLED = -1
 
 
 @dataclass(frozen=True)
-class Year:
+class History:
     """n predictions in the order of their time, and when which label came.
 
     `data.labels` is -1 and `data.label_times` the largest integer where no label ever comes.
@@ -41,16 +41,16 @@ class Year:
         return self.data.where((times >= since) & (self.data.label_times < until))
 
 
-def read_year(
+def read_history(
     task: Task, days: int | None = None, progress: Callable[[int], None] = lambda time: None
-) -> Year:
+) -> History:
     """Fold the source's moments, at most of its first `days` days; `progress` is told the event time."""
     assert task.source is not None
     reader = _Reader(task)
     for moment in _first_days(task.source(), days):
         reader.see(moment)
         progress(moment.time)
-    return reader.year()
+    return reader.history()
 
 
 def _first_days(moments: Iterator[Moment], days: int | None) -> Iterator[Moment]:
@@ -122,7 +122,7 @@ class _Reader:
         data = {"event_id": id_, "event_time": time, "caused_by": None, **fields}
         self._fold.apply(self._state, (Event(self._topics[topic], type_, data),))
 
-    def year(self) -> Year:
+    def history(self) -> History:
         count = len(self._times)
         labels = np.full(count, UNLABELLED, dtype=np.int8)
         label_times = np.full(count, np.iinfo(np.int64).max)
@@ -135,7 +135,7 @@ class _Reader:
             label_times,
             {name: self._column(name) for name in self._vectors},
         )
-        return Year(data, self._moments)
+        return History(data, self._moments)
 
     def _column(self, name: str) -> NDArray[Any]:
         kind = np.float64 if self._task.vector[name] == "double" else object
