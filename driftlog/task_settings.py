@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from dataclasses import dataclass
 
@@ -99,13 +98,12 @@ def _features(task: Task, found: _Found) -> None:
 
 
 def _recipe(task: Task, found: _Found) -> None:
-    from models.recipes import RECIPES
+    from models.recipes import RECIPES, parameters_of, unknown_parameters
 
     recipe = task.recipe
     if recipe.name in RECIPES:
-        known = list(inspect.signature(RECIPES[recipe.name]).parameters)[3:]
-        for name in sorted(set(recipe.parameters) - set(known)):
-            has = ", ".join(known) or "none"
+        has = ", ".join(parameters_of(recipe.name)) or "none"
+        for name in unknown_parameters(recipe.name, recipe.parameters):
             found.add(
                 f"recipe.parameters.{name}", f"{recipe.name} has no such parameter; it has {has}"
             )

@@ -29,7 +29,7 @@ class Stored:
 
 
 class ArtifactStore:
-    """`models/<sha256>.onnx` and `snapshots/<sha256>.parquet` under one folder."""
+    """`models/<sha256>.onnx` and `snapshots/<sha256>.parquet` under one folder, and unfinished trainings."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -50,6 +50,10 @@ class ArtifactStore:
         """The verified bytes of a file; raises ArtifactRefused if it is absent or differs."""
         limit = MAX_MODEL_BYTES if name.startswith("models/") else MAX_SNAPSHOT_BYTES
         return read_verified(self.path(name), sha256, limit)
+
+    def checkpoints(self, version: str) -> Path:
+        """The folder for what a training of `version` leaves while it lasts; its owner removes it."""
+        return self._root / "checkpoints" / version
 
     def _put(self, folder: str, suffix: str, data: bytes) -> Stored:
         sha256 = hashlib.sha256(data).hexdigest()

@@ -154,7 +154,7 @@ def _inspect(model: onnx.ModelProto) -> tuple[Encoder, int]:
     for tensor in graph.initializer:
         if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
             raise ArtifactRefused("its values lie outside the file")
-    if not all(map(math.isfinite, _floats(graph))):
+    if not all(np.isfinite(values).all() for values in _floats(graph)):
         raise ArtifactRefused("its parameters are not all finite")
     return encoder, rows
 
@@ -169,16 +169,17 @@ def _signature(values: Sequence[Any]) -> list[tuple[str, int, list[int | None]]]
     return found
 
 
-def _floats(graph: onnx.GraphProto) -> Iterator[float]:
+def _floats(graph: onnx.GraphProto) -> Iterator[Any]:
     for node in graph.node:
         for attribute in node.attribute:
-            yield attribute.f
-            yield from attribute.floats
+            if attribute.name != "replaced_value_float":  # of an Imputer: NaN is what it looks for
+                yield attribute.f
+            yield np.asarray(attribute.floats)
             if attribute.HasField("t") or attribute.HasField("g"):
                 yield math.nan  # tensors and graphs inside a node are not ours
     for tensor in graph.initializer:
-        if tensor.data_type == onnx.TensorProto.FLOAT:
-            yield from onnx.numpy_helper.to_array(tensor).ravel().tolist()
+        if tensor.data_type in (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE):
+            yield onnx.numpy_helper.to_array(tensor)
 
 
 def _line(error: Exception) -> str:

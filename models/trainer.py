@@ -6,6 +6,7 @@ goes on where it was: the same ids, the same version, one registration.
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -94,6 +95,7 @@ class Trainer:
             self._cold_start(run)
         else:
             self._train_or_fail(run)
+        shutil.rmtree(self._store.checkpoints(version), ignore_errors=True)
         outcome, _ = self._request(request_id).ended or ("", {})
         self._metrics.answered(task.name, outcome, time.monotonic() - began)
         logger.info("request answered", request_id=request_id, outcome=outcome)
@@ -136,7 +138,10 @@ class Trainer:
         began = time.monotonic()
         with self._interrupted(), self._metrics.training(run.task.name):
             until = int(snapshot["to_time"])
-            trained = training.train(run.task, rows, until, best, golden_rows, run.version)
+            trained = training.train(
+                *(run.task, rows, until, best, golden_rows, run.version),
+                checkpoints=self._store.checkpoints(run.version),
+            )
             stored = self._store.put_model(trained.onnx)
         duration_ms = int((time.monotonic() - began) * 1000)
         now = self._event_time(run)

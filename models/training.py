@@ -17,13 +17,15 @@ import inspect
 import platform
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models import dataset, encoder, gates, onnx_graph, recipes
+from models import dataset, encoder, foreign_graph, gates, network, onnx_graph, recipes
 from models.dataset import Dataset, golden_rows
 from models.gates import Losses, Verdict, judge, log_loss, metrics
 from models.recipes import CannotTrain, fit
@@ -36,6 +38,8 @@ MIN_FIT_ROWS = 100
 HELD_OUT = 0.25
 """Largest share of the rows that the recent window may take from the honest fit."""
 _LIBRARIES = ("numpy", "scikit-learn", "onnx", "onnxruntime")
+_DEEP = ("torch", "safetensors")
+"""Told where they are installed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +74,11 @@ def train(
     champion: Champion | None,
     golden: Dataset | None,
     version: str,
+    checkpoints: Path | None = None,
 ) -> Trained:
     """Raises CannotTrain. `rows`: the snapshot, golden rows and all; `golden`: the task's golden set, if cut.
 
-    Without a champion the task's prior score is the one to beat.
+    Without a champion the task's prior score is the one to beat. `checkpoints`: see `recipes.fit`.
     """
     training = rows.where(~golden_rows(rows.ids, task.gate.golden_share))
     if len(training) < MIN_FIT_ROWS:
@@ -81,7 +86,8 @@ def train(
             f"{len(training)} labelled rows; {MIN_FIT_ROWS} are the least to learn from"
         )
     cut = recent_from(task, training.times, labels_until)
-    honest = _scorer(task, training.where((training.times < cut) & (training.label_times < cut)))
+    before = (training.times < cut) & (training.label_times < cut)
+    honest = _scorer(task, training.where(before), checkpoints)
     recent = _fresh(task, rows, cut, champion)
     scores = honest.score_columns(recent.columns, len(recent))
     measured = metrics(recent.labels, scores)
@@ -101,9 +107,9 @@ def train(
     measured["training_rows"] = float(len(training))
     return Trained(
         version,
-        _fit(task, training),
+        _fit(task, training, checkpoints),
         measured,
-        reference_of(task, training),
+        reference_of(task, training, checkpoints),
         len(training),
         verdict,
     )
@@ -125,6 +131,9 @@ def golden_set(task: Task, rows: Dataset) -> NDArray[np.bool_] | None:
 def environment() -> dict[str, str]:
     """Versions of what made the file; `code` is the SHA-256 of our own modules that had a part in it."""
     found = {name: importlib.metadata.version(name) for name in _LIBRARIES}
+    for name in _DEEP:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
     return {"python": platform.python_version(), "code": code_version(), **found}
 
 
@@ -133,8 +142,10 @@ def code_version() -> str:
     digest = hashlib.sha256()
     this = sys.modules[__name__]
     streams = components, derived, reference
-    for module in (dataset, encoder, gates, onnx_graph, recipes, *streams, this):
+    for module in (dataset, encoder, gates, onnx_graph, network, foreign_graph, *streams, this):
         digest.update(inspect.getsource(module).encode())
+    for file in sorted(Path(recipes.__file__).parent.glob("*.py")):
+        digest.update(file.read_bytes())
     return digest.hexdigest()
 
 
@@ -158,26 +169,28 @@ def _losses(task: Task, honest: Scorer, champion: Champion | None, rows: Dataset
     return Losses(log_loss(rows.labels, scores), log_loss(rows.labels, before), len(rows))
 
 
-def _fit(task: Task, rows: Dataset) -> bytes:
+def _fit(task: Task, rows: Dataset, checkpoints: Path | None) -> bytes:
     recipe = task.recipe
-    return fit(task, rows, recipe.name, recipe.parameters, recipe.seed)
+    return fit(task, rows, recipe.name, recipe.parameters, recipe.seed, checkpoints)
 
 
-def _scorer(task: Task, rows: Dataset) -> Scorer:
+def _scorer(task: Task, rows: Dataset, checkpoints: Path | None) -> Scorer:
     if len(rows) < MIN_FIT_ROWS:
         raise CannotTrain(
             f"{len(rows)} labelled rows before the recent window; {MIN_FIT_ROWS} are the least"
         )
-    return Scorer.from_bytes(_fit(task, rows))
+    return Scorer.from_bytes(_fit(task, rows, checkpoints))
 
 
-def reference_of(task: Task, training: Dataset) -> list[dict[str, Any]]:
+def reference_of(
+    task: Task, training: Dataset, checkpoints: Path | None = None
+) -> list[dict[str, Any]]:
     windows = training.times // task.window_ms
     kinds: Mapping[str, Kind] = task.vector  # type: ignore[assignment]
     return build_reference(
         training.columns,  # type: ignore[arg-type]
         kinds,
-        held_out_scores(training, windows, lambda rows: _scorer(task, rows)),  # type: ignore[arg-type]
+        held_out_scores(training, windows, lambda rows: _scorer(task, rows, checkpoints)),  # type: ignore[arg-type]
         windows.tolist(),
         task.drift,
         training.labels,
