@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -100,6 +101,12 @@ def _registered(data: Data) -> str:
     return f"{data['model_version']} ({data['recipe']}), artifact {data['artifact'][:12]}"
 
 
+def _trial(data: Data) -> str:
+    found = f"log-loss {data['value']:.4f}" if data["value"] is not None else f"FAILED: {data['reason']}"
+    tried = ", ".join(f"{name} {_value(v)}" for name, v in json.loads(data["parameters"]).items())
+    return f"{data['model_version']} trial {data['trial'] + 1} of {data['trials']}: {found} with {tried}"
+
+
 def _promoted(data: Data) -> str:
     before = data["previous_version"] or "nothing"
     return f"{data['model_version']} replaces {before}: {data['reason']}"
@@ -131,6 +138,7 @@ _WORDS: dict[str, Callable[[Data], str]] = {
     "QualityChecked": _quality,
     "RetrainRequested": _request,
     "SnapshotTaken": _snapshot,
+    "TrialFinished": _trial,
     "ModelRegistered": _registered,
     "ModelPromoted": _promoted,
     "ModelRolledBack": _promoted,

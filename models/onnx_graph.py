@@ -12,7 +12,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto, checker, helper, numpy_helper
+from onnx import (
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    checker,
+    helper,
+    load_model_from_string,
+    numpy_helper,
+)
 
 from models.encoder import Encoder
 
@@ -23,6 +31,8 @@ PAD = "driftlog.rows"
 """Metadata: rows are scored in multiples of this."""
 CURVES = "driftlog.curves"
 """Metadata: JSON of name -> losses, one a step of the training (an epoch, a block of labels)."""
+THRESHOLD = "driftlog.threshold"
+"""Metadata: scores from here on decide 1; absent where the task's own threshold holds."""
 OPERATORS = frozenset(
     {"TreeEnsembleClassifier", "Gather"}  # trees
     | {"IsNaN", "Where", "Sub", "Mul", "Split", "Sum", "Sigmoid", "Reshape"}  # linear
@@ -192,3 +202,18 @@ def serialize(
     checker.check_model(model, full_check=True)
     data: bytes = model.SerializeToString(deterministic=True)
     return data
+
+
+def with_note(data: bytes, name: str, value: str) -> bytes:
+    """The same file with one more line of metadata."""
+    model = load_model_from_string(data)
+    known = {item.key: item.value for item in model.metadata_props}
+    helper.set_model_props(model, {**known, name: value})
+    again: bytes = model.SerializeToString(deterministic=True)
+    return again
+
+
+def note(data: bytes, name: str) -> str | None:
+    """A line of the file's metadata."""
+    model = load_model_from_string(data)
+    return next((item.value for item in model.metadata_props if item.key == name), None)

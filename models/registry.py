@@ -12,6 +12,7 @@ from schemas.catalogue import (
     RETRAIN_REQUESTS,
     SNAPSHOTS,
     TRAINING_RUNS,
+    TRIALS,
 )
 from schemas.event import Event
 
@@ -86,6 +87,14 @@ class Request:
                 return data
         return None
 
+    def all_of(self, type_: str, **fields: Any) -> list[Mapping[str, Any]]:
+        """Every event of this type with these fields, in the order of arrival."""
+        return [
+            data
+            for found, data in self.steps.values()
+            if found == type_ and all(data.get(name) == value for name, value in fields.items())
+        ]
+
     @property
     def ended(self) -> tuple[str, Mapping[str, Any]] | None:
         """(type, data) of the terminal event."""
@@ -108,7 +117,7 @@ class Registry:
     """Fold: see the module. Which topic's events come first makes no difference."""
 
     name = "registry"
-    topics = (MODEL_VERSIONS, DEPLOYMENTS, TRAINING_RUNS, SNAPSHOTS, RETRAIN_REQUESTS)
+    topics = (MODEL_VERSIONS, DEPLOYMENTS, TRAINING_RUNS, TRIALS, SNAPSHOTS, RETRAIN_REQUESTS)
 
     def initial(self) -> RegistryState:
         return RegistryState()

@@ -26,7 +26,7 @@ from models.artifacts import ArtifactRefused, read_verified
 from models.device_scorer import DeviceScorer
 from models.encoder import Encoder
 from models.ensembles import NotSupported
-from models.onnx_graph import METADATA, OPERATORS, PAD
+from models.onnx_graph import METADATA, OPERATORS, PAD, THRESHOLD
 
 __all__ = ["ArtifactRefused", "Scorer"]
 
@@ -82,6 +82,14 @@ class Scorer:
     def task(self) -> str:
         return self.encoder.task
 
+    @cached_property
+    def threshold(self) -> float | None:
+        """Scores from here on decide 1; None where the task's threshold holds."""
+        for item in self._model.metadata_props:
+            if item.key == THRESHOLD:
+                return float(item.value)
+        return None
+
     def score(self, vectors: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
         """P(label 1) per vector, shape (n,). A feature that is absent or None is missing.
 
@@ -134,10 +142,13 @@ def _inspect(model: onnx.ModelProto) -> tuple[Encoder, int]:
     try:
         encoder = Encoder.from_json(properties[METADATA])
         rows = int(properties[PAD])
+        threshold = float(properties.get(THRESHOLD, 0.5))
     except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ArtifactRefused(
             f"its metadata names no features of a task: {_line(error)}"
         ) from error
+    if not 0 <= threshold <= 1:
+        raise ArtifactRefused(f"its decision threshold is {threshold}")
     if not 1 <= rows <= MAX_PAD:
         raise ArtifactRefused(f"it wants batches in multiples of {rows} rows")
     if _signature(graph.input) != [

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -25,6 +26,7 @@ from models.recipes import CannotTrain
 from models.registry import Request, champion, next_version
 from models.registry_log import RegistryLog, Stopped
 from models.scorer import Scorer
+from models.search.study import best, from_event, search, study_id
 from models.snapshot_file import topics
 from models.snapshots import Snapshots
 from models.trainer_metrics import TrainerMetrics
@@ -129,6 +131,8 @@ class Trainer:
     def _train(self, run: Run) -> None:
         snapshot, rows = self._training_set(run)
         golden, golden_rows = self._golden_set(run, snapshot, rows)
+        if run.task.recipe.search:
+            run = self._searched(run, snapshot, rows)
         started = self._step(run, "TrainingStarted")
         if started is None:
             event = run.training_started(snapshot)
@@ -179,6 +183,27 @@ class Trainer:
             taken = self._step(run, "SnapshotTaken", purpose="training")
             assert taken is not None
         return taken, self._snapshots.load(run.task, taken)
+
+    def _searched(self, run: Run, snapshot: Mapping[str, Any], rows: Dataset) -> Run:
+        """The run with the parameters that the search found; each trial that is not in the log is made."""
+        recipe, until = run.task.recipe, int(snapshot["to_time"])
+        study = study_id(recipe, snapshot["snapshot"])
+        trials = [
+            from_event(data)
+            for data in self._request(run.request_id).all_of("TrialFinished", study=study)
+        ]
+        learnable = training.before_recent(run.task, rows, until)
+        checkpoints = self._store.checkpoints(run.version)
+        missing = search(run.task, learnable, trials, checkpoints)
+        while True:
+            with self._interrupted(), self._metrics.training(run.task.name):
+                trial = next(missing, None)
+            if trial is None:
+                break
+            self._log.say(run.trial_finished(self._event_time(run), snapshot, trial))
+            trials.append(trial)
+        found = {**recipe.parameters, **best(trials).parameters}
+        return replace(run, task=replace(run.task, recipe=replace(recipe, parameters=found)))
 
     def _golden_set(
         self, run: Run, training_set: Mapping[str, Any], rows: Dataset

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from models import dataset, encoder, foreign_graph, gates, network, onnx_graph, recipes
 from models.dataset import Dataset, golden_rows
+from models.decision_cost import choose_threshold
 from models.gates import Losses, Verdict, judge, log_loss, metrics
 from models.recipes import CannotTrain, fit
 from models.scorer import Scorer
@@ -86,8 +87,7 @@ def train(
             f"{len(training)} labelled rows; {MIN_FIT_ROWS} are the least to learn from"
         )
     cut = recent_from(task, training.times, labels_until)
-    before = (training.times < cut) & (training.label_times < cut)
-    honest = _scorer(task, training.where(before), checkpoints)
+    honest = _scorer(task, before_recent(task, rows, labels_until), checkpoints)
     recent = _fresh(task, rows, cut, champion)
     scores = honest.score_columns(recent.columns, len(recent))
     measured = metrics(recent.labels, scores)
@@ -105,14 +105,28 @@ def train(
         first=champion is None or champion.untrained,
     )
     measured["training_rows"] = float(len(training))
+    onnx = _fit(task, training, checkpoints)
+    if task.recipe.costs is not None and len(recent):
+        choice = choose_threshold(recent.labels, scores, task.recipe.costs, task.decision_threshold)
+        measured |= {"threshold": choice.threshold, "cost": choice.cost, "task_cost": choice.before}
+        onnx = onnx_graph.with_note(onnx, onnx_graph.THRESHOLD, repr(choice.threshold))
     return Trained(
         version,
-        _fit(task, training, checkpoints),
+        onnx,
         measured,
         reference_of(task, training, checkpoints),
         len(training),
         verdict,
     )
+
+
+def before_recent(task: Task, rows: Dataset, labels_until: int) -> Dataset:
+    """What a search may look at: neither golden rows nor any that will judge the result."""
+    training = rows.where(~golden_rows(rows.ids, task.gate.golden_share))
+    if not len(training):
+        return training
+    cut = recent_from(task, training.times, labels_until)
+    return training.where((training.times < cut) & (training.label_times < cut))
 
 
 def recent_from(task: Task, times: NDArray[np.int64], labels_until: int) -> int:

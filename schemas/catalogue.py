@@ -21,6 +21,7 @@ ALERTS = "driftlog.alerts"
 RETRAIN_REQUESTS = "driftlog.retrain_requests"
 SNAPSHOTS = "driftlog.snapshots"
 TRAINING_RUNS = "driftlog.training_runs"
+TRIALS = "driftlog.trials"
 MODEL_VERSIONS = "driftlog.model_versions"
 DEPLOYMENTS = "driftlog.deployments"
 STATE_HASHES = "driftlog.state_hashes"
@@ -86,6 +87,7 @@ def system_topics() -> tuple[Topic, ...]:
         _topic(RETRAIN_REQUESTS, "RetrainRequested"),
         _topic(SNAPSHOTS, "SnapshotTaken"),
         _topic(TRAINING_RUNS, "TrainingStarted", "TrainingFinished", "TrainingFailed"),
+        _topic(TRIALS, "TrialFinished"),
         _topic(MODEL_VERSIONS, "ModelRegistered"),
         _topic(DEPLOYMENTS, "ModelPromoted", "PromotionRejected", "ModelRolledBack"),
         _topic(STATE_HASHES, "StateHashed", key="fold"),

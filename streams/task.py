@@ -80,12 +80,21 @@ Feature = Numeric | Category | Rate | Observed
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How to train: a recipe of `models.recipes` by name, its parameters, how many days it learns from."""
+    """How to train: a recipe of `models.recipes` by name, its parameters, how many days it learns from.
+
+    `search` (parameter -> (low, high), (low, high, "log") or a list of choices): `trials` times other
+    parameters are tried on folds in the order of time, and the best train (see `models.search`).
+    `costs` (of a false 1, of a false 0): the version brings the decision threshold that is cheapest on
+    its held-out rows, instead of the task's.
+    """
 
     name: str = "gradient_boosting"
     parameters: Mapping[str, Any] = field(default_factory=dict)
     training_days: int = 60
     seed: int = 7
+    search: Mapping[str, Any] = field(default_factory=dict)
+    trials: int = 20
+    costs: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,8 @@ class Champion:
     since: int
     """Event time (ms) of the decision that made it champion."""
     reason: str
+    threshold: float | None = None
+    """Scores from here on decide 1; None: from the task's threshold on."""
 
 
 def keys_of(task: Task, asks: Sequence[Ask]) -> list[str]:
@@ -50,7 +52,7 @@ def predict(
     scores = [float(score) for score in champion.scorer.score(vectors)]
     topic, threshold, version = (
         predictions_topic(task.name),
-        task.decision_threshold,
+        task.decision_threshold if champion.threshold is None else champion.threshold,
         champion.version,
     )
     events = []
