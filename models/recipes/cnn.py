@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models import network, onnx_graph
 from models.dataset import Dataset
@@ -36,11 +37,12 @@ def cnn(
     validation_share: float = 0.1,
     *,
     checkpoints: Path | None = None,
+    targets: NDArray[np.float64] | None = None,
 ) -> bytes:
     """Convolutions of 3 x 3 with `channels`, each halved by maximum pooling, then a dense layer.
 
     The features are the pixels, row by row, of an image of `shape` (height, width); without it, of a
-    square one. All pixels are standardised alike; a missing one counts as the mean.
+    square one. All pixels are standardised alike; a missing one counts as the mean. `targets`: as of `mlp`.
     """
     width = len(task.vector)
     side = math.isqrt(width)
@@ -58,7 +60,7 @@ def cnn(
         bare = network.Network(center, scale, (), (height, breadth))
         module = _module(torch, (height, breadth), channels, hidden, dropout)
         x = network.standardised(bare, matrix)
-        curves = train(module, x, rows.labels, plan, checkpoints)
+        curves = train(module, x, rows.labels if targets is None else targets, plan, checkpoints)
         made = network.Network(center, scale, tuple(layers(module)), (height, breadth))
         data = network.write(made, encoder, {onnx_graph.CURVES: json.dumps(curves)})
         check_parity(

@@ -26,8 +26,13 @@ def gradient_boosting(
     min_leaf: int = 80,
     l2: float = 1.0,
     category_smoothing: float = 50.0,
+    *,
+    targets: NDArray[np.float64] | None = None,
 ) -> bytes:
-    """Histogram gradient boosting (log-loss) over numbers as they are and target-encoded categories."""
+    """Histogram gradient boosting (log-loss) over numbers as they are and target-encoded categories.
+
+    `targets` (n,): probabilities to learn instead of the labels, as from a teacher.
+    """
     encoder, matrix = encode(task, rows, seed, category_smoothing)
     model = HistGradientBoostingClassifier(
         learning_rate=learning_rate,
@@ -38,7 +43,12 @@ def gradient_boosting(
         early_stopping=False,
         random_state=seed,
     )
-    model.fit(matrix.astype(np.float64), rows.labels)
+    if targets is None:
+        model.fit(matrix.astype(np.float64), rows.labels)
+    else:  # a row with probability p is a positive of weight p and a negative of weight 1 - p
+        twice = np.concatenate([matrix, matrix]).astype(np.float64)
+        labels = np.repeat([1, 0], len(rows))
+        model.fit(twice, labels, sample_weight=np.concatenate([targets, 1 - targets]))
     trees = [tree(predictor.nodes) for (predictor,) in model._predictors]
     baseline = float(np.ravel(model._baseline_prediction)[0])
     data = onnx_graph.tree_ensemble(trees, baseline, encoder)

@@ -49,6 +49,5 @@ def focal_loss(margins: Any, labels: Any, weights: tuple[float, float], gamma: f
 
 
 def log_loss_of(margins: NDArray[np.float64], labels: NDArray[Any]) -> float:
-    """Mean log-loss of margins (n,), in double precision."""
-    signed = np.where(labels > 0, -margins, margins)
-    return round(float(np.logaddexp(0.0, signed).mean()), 6)
+    """Mean log-loss of margins (n,) of labels or of a teacher's scores (n,), in double precision."""
+    return round(float((np.logaddexp(0.0, margins) - labels * margins).mean()), 6)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models import network, onnx_graph
 from models.dataset import Dataset
@@ -33,10 +34,12 @@ def mlp(
     category_smoothing: float = 50.0,
     *,
     checkpoints: Path | None = None,
+    targets: NDArray[np.float64] | None = None,
 ) -> bytes:
     """Dense layers of `hidden` widths with ReLU over standardised numbers and flags for missing ones.
 
-    AdamW; the epoch is kept that is best on the newest `validation_share` of the rows.
+    AdamW; the epoch is kept that is best on the newest `validation_share` of the rows. `targets` (n,): learned instead
+    of the labels, as from a teacher.
     """
     if not hidden or min(hidden) < 1:
         raise CannotTrain(f"hidden={hidden!r}: say the width of each hidden layer, e.g. (64, 32)")
@@ -55,7 +58,7 @@ def mlp(
             width = size
         module = nn.Sequential(*parts, nn.Linear(width, 1))
         x = network.standardised(bare, matrix)
-        curves = train(module, x, rows.labels, plan, checkpoints)
+        curves = train(module, x, rows.labels if targets is None else targets, plan, checkpoints)
         made = network.Network(center, scale, tuple(layers(module)), flags=True)
         data = network.write(made, encoder, {onnx_graph.CURVES: json.dumps(curves)})
         check_parity(

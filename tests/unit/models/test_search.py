@@ -62,8 +62,9 @@ def test_a_search_that_goes_on_makes_the_trials_that_are_missing_and_the_same_on
 
 
 def test_a_trial_that_cannot_train_has_failed_and_the_search_goes_on(data: Dataset) -> None:
-    space = {"hidden": [[8], [0]], "epochs": [1, 2]}
-    task = replace(TASK, recipe=Recipe("mlp", search=space, trials=6))
+    fixed = {"estimator": "tests.unit.models.estimators:pipeline"}
+    space = {"strength": [1.0, -1.0]}
+    task = replace(TASK, recipe=Recipe("sklearn", fixed, search=space, trials=6))
     found = list(search(task, data, []))
     assert len(found) == 6
     failed = [trial for trial in found if trial.state == FAILED]
