@@ -102,7 +102,11 @@ def _registered(data: Data) -> str:
 
 
 def _trial(data: Data) -> str:
-    found = f"log-loss {data['value']:.4f}" if data["value"] is not None else f"FAILED: {data['reason']}"
+    found = (
+        f"log-loss {data['value']:.4f}"
+        if data["value"] is not None
+        else f"FAILED: {data['reason']}"
+    )
     tried = ", ".join(f"{name} {_value(v)}" for name, v in json.loads(data["parameters"]).items())
     return f"{data['model_version']} trial {data['trial'] + 1} of {data['trials']}: {found} with {tried}"
 

@@ -1,9 +1,9 @@
 """Is the digit odd? A reader of handwritten digits whose camera is mounted upside down one day.
 
-The images are real: the 1,797 digits of 8 x 8 pixels that scikit-learn carries (E. Alpaydin, C. Kaynak: Optical
-Recognition of Handwritten Digits, UCI, 1998). The stream around them is *generated*, seeded: 60 days, each with
-images of its own (no image comes on two days, so a model is never judged on one that it has learned), each read
-several times, moved by up to a pixel and with noise, as a camera would.
+The images are real: the 1,797 digits of 8 x 8 pixels that scikit-learn carries (E. Alpaydin, C. Kaynak:
+Optical Recognition of Handwritten Digits, UCI, 1998). The stream around them is *generated*, seeded: 60 days,
+each with images of its own (no image comes on two days, so a model is never judged on one that it has
+learned), each read several times, moved by up to a pixel and with noise, as a camera would.
 
 - From day 30 on the camera hangs upside down: every image is turned by 180 degrees.
 

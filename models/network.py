@@ -38,7 +38,7 @@ class Dense:
 
 @dataclass(frozen=True, slots=True)
 class Conv:
-    """`weight` (channels out, channels in, height, width), `bias` (channels out,); the image keeps its size."""
+    """`weight` (channels out, channels in, height, width), `bias` (channels out,); images keep their size."""
 
     weight: Singles
     bias: Singles
@@ -81,7 +81,9 @@ class Network:
     @property
     def parameters(self) -> int:
         """Number of weights and biases."""
-        return sum(la.weight.size + la.bias.size for la in self.layers if isinstance(la, Dense | Conv))
+        return sum(
+            la.weight.size + la.bias.size for la in self.layers if isinstance(la, Dense | Conv)
+        )
 
 
 def standardised(network: Network, matrix: Singles) -> Singles:

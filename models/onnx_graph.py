@@ -41,8 +41,29 @@ OPERATORS = frozenset(
     | {"Cast", "Concat", "Gemm", "Relu", "Conv", "MaxPool"}  # networks
     | {"QuantizeLinear", "DequantizeLinear"}  # networks in int8
     | {"Add", "Div", "MatMul", "Neg", "Sqrt", "Exp", "Log", "Max", "Min", "Pow", "Abs", "Softmax"}
-    | {"Identity", "Slice", "Flatten", "ReduceSum", "ReduceProd", "Greater", "Less", "GreaterOrEqual", "LessOrEqual"}
-    | {"And", "Or", "Not", "Equal", "Tanh", "Squeeze", "Unsqueeze", "Tile", "ReduceMean", "Transpose"}
+    | {
+        "Identity",
+        "Slice",
+        "Flatten",
+        "ReduceSum",
+        "ReduceProd",
+        "Greater",
+        "Less",
+        "GreaterOrEqual",
+        "LessOrEqual",
+    }
+    | {
+        "And",
+        "Or",
+        "Not",
+        "Equal",
+        "Tanh",
+        "Squeeze",
+        "Unsqueeze",
+        "Tile",
+        "ReduceMean",
+        "Transpose",
+    }
     | {"Scaler", "Imputer", "LinearClassifier", "LinearRegressor", "Normalizer", "Binarizer"}
     | {"ArrayFeatureExtractor", "FeatureVectorizer", "SVMClassifier"}  # pipelines of scikit-learn
 )
@@ -84,7 +105,11 @@ def tree_ensemble(trees: Sequence[Tree], baseline: float, encoder: Encoder) -> b
 def forest(trees: Sequence[Tree], encoder: Encoder) -> bytes:
     """P(1) = sum of the trees' leaves (each a share of positives, divided by the number of trees)."""
     given = _tree_attributes(trees)
-    of_target = {name.replace("class_", "target_"): given.pop(name) for name in list(given) if "class_" in name}
+    of_target = {
+        name.replace("class_", "target_"): given.pop(name)
+        for name in list(given)
+        if "class_" in name
+    }
     node = helper.make_node(
         "TreeEnsembleRegressor",
         ["features"],
@@ -96,7 +121,9 @@ def forest(trees: Sequence[Tree], encoder: Encoder) -> bytes:
         **of_target,
     )
     # Shares that are rounded one by one may add up to a little more than 1.
-    limits = [numpy_helper.from_array(np.array(v, np.float32), n) for n, v in (("low", 0), ("high", 1))]
+    limits = [
+        numpy_helper.from_array(np.array(v, np.float32), n) for n, v in (("low", 0), ("high", 1))
+    ]
     clip = helper.make_node("Clip", ["sums", "low", "high"], ["shares"])
     flat = numpy_helper.from_array(np.array([-1], dtype=np.int64), "flat")
     reshape = helper.make_node("Reshape", ["shares", "flat"], ["score"])

@@ -18,7 +18,13 @@ TREES = frozenset(("gradient_boosting", "random_forest", "extra_trees"))
 
 
 def distil(
-    task: Task, rows: Dataset, teacher: Scorer, recipe: str, given: Mapping[str, Any], seed: int, share: float
+    task: Task,
+    rows: Dataset,
+    teacher: Scorer,
+    recipe: str,
+    given: Mapping[str, Any],
+    seed: int,
+    share: float,
 ) -> bytes:
     """A student of the teacher's kind with `share` of its trees, or of its hidden units.
 

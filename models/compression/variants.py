@@ -71,10 +71,7 @@ def variant(original: Original, method: str, strength: float | None = None) -> b
     learned = original.learned
     if method == "distil":
         given = original.parameters
-        made = distil(
-            original.task, learned, scorer, original.recipe, given, original.seed, amount
-        )
-        return made
+        return distil(original.task, learned, scorer, original.recipe, given, original.seed, amount)
     notes = notes_of(original.data)
     try:
         network = read(original.data)

@@ -25,7 +25,15 @@ from models.recipes.online import online
 from models.recipes.sklearn_estimator import sklearn_estimator
 from streams.task import Task
 
-__all__ = ["MAX_DIFFERENCE", "RECIPES", "CannotTrain", "constant", "fit", "parameters_of", "unknown_parameters"]
+__all__ = [
+    "MAX_DIFFERENCE",
+    "RECIPES",
+    "CannotTrain",
+    "constant",
+    "fit",
+    "parameters_of",
+    "unknown_parameters",
+]
 
 RECIPES: Mapping[str, Fit] = {
     "cnn": cnn,

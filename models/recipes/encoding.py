@@ -1,4 +1,4 @@
-"""From labelled rows to the matrix that a recipe learns from, and the code book that travels with the model."""
+"""From labelled rows to the matrix that a recipe learns from, and the code book that goes with the model."""
 
 from __future__ import annotations
 

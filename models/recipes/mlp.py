@@ -38,8 +38,8 @@ def mlp(
 ) -> bytes:
     """Dense layers of `hidden` widths with ReLU over standardised numbers and flags for missing ones.
 
-    AdamW; the epoch is kept that is best on the newest `validation_share` of the rows. `targets` (n,): learned instead
-    of the labels, as from a teacher.
+    AdamW; the epoch is kept that is best on the newest `validation_share` of the rows. `targets` (n,):
+    learned instead of the labels, as from a teacher.
     """
     if not hidden or min(hidden) < 1:
         raise CannotTrain(f"hidden={hidden!r}: say the width of each hidden layer, e.g. (64, 32)")

@@ -66,9 +66,7 @@ def reproducible(seed: int) -> Iterator[Any]:
         torch.use_deterministic_algorithms(strict)
 
 
-def train(
-    module: Any, x: Singles, labels: NDArray[Any], plan: Plan, folder: Path | None
-) -> Curves:
+def train(module: Any, x: Singles, labels: NDArray[Any], plan: Plan, folder: Path | None) -> Curves:
     """Train `module` (inputs -> (n, 1) margins) in place; the losses of each epoch, without class weights.
 
     `x`: inputs in the order of time; `labels` (n,) in 0..1. Goes on from a checkpoint in `folder`.
@@ -83,7 +81,7 @@ def train(
         module.parameters(), plan.learning_rate, weight_decay=plan.weight_decay
     )
     path = checkpoints.place(folder, x, labels, plan, module)
-    curves, best, done = _resume(module, optimizer, checkpoints.load(path), torch)
+    curves, best, done = _resume(module, optimizer, checkpoints.load(path))
     for epoch in range(done, plan.epochs):
         torch.manual_seed(plan.seed * 100_003 + epoch)
         order = np.random.default_rng((plan.seed, epoch)).permutation(fitted)
@@ -96,7 +94,9 @@ def train(
             optimizer.step()
         margins = _margins(module, inputs, torch) - margin_shift(weights)
         if not np.isfinite(margins).all():
-            raise CannotTrain(f"its weights left all bounds in epoch {epoch + 1}: lower learning_rate")
+            raise CannotTrain(
+                f"its weights left all bounds in epoch {epoch + 1}: lower learning_rate"
+            )
         curves["training"].append(log_loss_of(margins[:fitted], labels[:fitted]))
         if held:
             curves["validation"].append(log_loss_of(margins[fitted:], labels[fitted:]))
@@ -154,7 +154,7 @@ def _standing(
 
 
 def _resume(
-    module: Any, optimizer: Any, standing: checkpoints.Standing | None, torch: Any
+    module: Any, optimizer: Any, standing: checkpoints.Standing | None
 ) -> tuple[Curves, dict[str, Any], int]:
     """(curves, best weights, epochs done); the module and its optimiser as they stood then."""
     if standing is None:

@@ -87,7 +87,9 @@ def best(trials: Sequence[Trial]) -> Trial:
     complete = [trial for trial in trials if trial.value is not None]
     if not complete:
         reason = trials[-1].reason if trials else "there was none"
-        raise CannotTrain(f"all {len(trials)} trials of the search failed, the last one so: {reason}")
+        raise CannotTrain(
+            f"all {len(trials)} trials of the search failed, the last one so: {reason}"
+        )
     return min(complete, key=lambda trial: (trial.value, trial.number))
 
 
@@ -152,7 +154,9 @@ def _judge(task: Task, rows: Dataset, trial: Trial, checkpoints: Path | None) ->
         learn, judge = rows.where(fold.learn), rows.where(fold.judge)
         try:
             if not len(learn) or not len(judge):
-                raise CannotTrain(f"fold {number} has {len(learn)} rows to learn, {len(judge)} to judge")
+                raise CannotTrain(
+                    f"fold {number} has {len(learn)} rows to learn, {len(judge)} to judge"
+                )
             data = recipes.fit(task, learn, recipe.name, parameters, recipe.seed, checkpoints)
         except CannotTrain as error:
             return Trial(trial.number, trial.seed, trial.parameters, (), FAILED, str(error))

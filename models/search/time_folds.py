@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +29,7 @@ def time_folds(rows: Dataset, count: int) -> Iterator[Fold]:
     """
     edges = np.quantile(rows.times, np.linspace(0, 1, count + 2)[1:-1], method="inverted_cdf")
     limits = [*edges.astype(np.int64).tolist(), None]
-    for begin, end in zip(limits[:-1], limits[1:], strict=True):
+    for begin, end in pairwise(limits):
         judge = rows.times >= begin
         if end is not None:
             judge &= rows.times < end

@@ -9,7 +9,17 @@ import pytest
 
 from benchmarks.year_stream import read_year
 from driftlog import Ask, Truth
-from examples.digits import A_DAY, BRIGHTEST, DAY_MS, DAYS, PIXELS, START_MS, TURNED_DAY, moments, task
+from examples.digits import (
+    A_DAY,
+    BRIGHTEST,
+    DAY_MS,
+    DAYS,
+    PIXELS,
+    START_MS,
+    TURNED_DAY,
+    moments,
+    task,
+)
 from models.gates import auc, log_loss
 from models.recipes import fit
 from models.scorer import Scorer

@@ -23,7 +23,9 @@ def pipeline(seed: int, strength: float = 1.0) -> Pipeline:
 
 
 def boosted(seed: int) -> Pipeline:
-    return make_pipeline(SimpleImputer(), GradientBoostingClassifier(n_estimators=20, random_state=seed))
+    return make_pipeline(
+        SimpleImputer(), GradientBoostingClassifier(n_estimators=20, random_state=seed)
+    )
 
 
 def perceptron(seed: int) -> Pipeline:

@@ -81,7 +81,12 @@ def run_trainer(task: Task, rows: Dataset, log: MemoryLog, folder: Path) -> Arti
     store = ArtifactStore(folder)
     snapshots: Any = MemorySnapshots(store, rows)
     trainer = Trainer(
-        [task], log, snapshots, store, TrainerMetrics(), threading.Event()  # type: ignore[arg-type]
+        [task],
+        log,
+        snapshots,
+        store,
+        TrainerMetrics(),
+        threading.Event(),  # type: ignore[arg-type]
     )
     trainer.start()
     for request_id in trainer.pending():
