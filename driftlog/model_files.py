@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +45,11 @@ def draw(
         return activation_picture(data, encoder.encode_columns(rows.columns, len(rows)), name)
 
     written, missing = [], []
-    for kind, make in (("loss", lambda: loss_picture(data, name)), ("activations", maps)):
+    makers: dict[str, Callable[[], bytes]] = {
+        "loss": lambda: loss_picture(data, name),
+        "activations": maps,
+    }
+    for kind, make in makers.items():
         try:
             picture = make()
         except (NoPicture, NotANetwork) as error:

@@ -25,7 +25,9 @@ def from_sklearn(model: Any, example: NDArray[np.float32]) -> onnx.ModelProto:
     from skl2onnx import to_onnx
 
     final = model[-1] if hasattr(model, "steps") else model
-    return to_onnx(model, example, options={id(final): {"zipmap": False}}, target_opset=OPSETS)
+    options = {id(final): {"zipmap": False}}
+    graph: onnx.ModelProto = to_onnx(model, example, options=options, target_opset=OPSETS)
+    return graph
 
 
 def adopt(

@@ -162,7 +162,7 @@ def version(state: RegistryState, name: str) -> Version | None:
 def versions(state: RegistryState, task: str | None = None) -> list[Version]:
     """Registered versions, oldest first."""
     found = [v for v in state.versions.values() if task is None or v.task == task]
-    return sorted(found, key=lambda v: (v.task, _number(v.version)))
+    return sorted(found, key=lambda v: (v.task, _number(v.version), v.version))
 
 
 def decisions(state: RegistryState, task: str | None = None) -> Iterator[Decision]:
@@ -282,5 +282,6 @@ def _decide(log: list[Decision], event: Event) -> None:
 
 
 def _number(name: str) -> int:
-    tail = name.rpartition("-")[2]
+    """The number in `<task>-<number>` or `<task>-<number>-<method>`."""
+    tail = name.partition("-")[2].partition("-")[0]
     return int(tail) if tail.isdigit() else -1

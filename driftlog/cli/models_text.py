@@ -86,11 +86,14 @@ def print_compression(rows: list[dict[str, Any]], judged_by: int) -> None:
         table.add_row(
             row["variant"],
             *(numbers if row["bytes"] else [""] * len(numbers)),
-            row["verdict"] if passed else f"refused: {row['verdict']}",
+            row["verdict"] if passed else "refused",
             style=None if passed else "red",
         )
     Console().print(table)
     Console().print(f"judged by {judged_by:,} rows that trained nobody")
+    for row in rows:
+        if row["verdict"] not in ("", "passes"):
+            Console().print(f"{row['variant']} is refused: {row['verdict']}", style="red")
 
 
 def lineage(state: RegistryState, version: Version) -> dict[str, Any]:

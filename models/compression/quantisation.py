@@ -14,7 +14,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper
 
-from models.onnx_graph import serialize
+from models.onnx_graph import serialize, with_note
 from models.scorer import Scorer
 
 CALIBRATION_ROWS = 512
@@ -33,7 +33,8 @@ def quantise(data: bytes, matrix: NDArray[np.float32], notes: Mapping[str, str])
 
     with tempfile.TemporaryDirectory(prefix="driftlog-") as folder:
         before, after = Path(folder, "before.onnx"), Path(folder, "after.onnx")
-        before.write_bytes(data)
+        # Says that nothing is left to be simplified, which ONNX Runtime would warn of.
+        before.write_bytes(with_note(data, "onnx.quant.pre_process", "onnxruntime.quant"))
         quantize_static(
             *(before, after, Rows()),
             op_types_to_quantize=["Gemm", "Conv"],

@@ -58,7 +58,7 @@ def online(
 def _learn(
     x: NDArray[np.float64], labels: NDArray[Any], learning_rate: float, l2: float
 ) -> tuple[Any, list[float]]:
-    model = linear_model.LogisticRegression(optim.SGD(learning_rate), l2=l2)
+    model: Any = linear_model.LogisticRegression(optim.SGD(learning_rate), l2=l2)
     losses = []
     for row, label in zip(x, labels, strict=True):
         named = _named(row)

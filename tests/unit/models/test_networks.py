@@ -93,16 +93,19 @@ def test_weights_of_classes_are_taken_off_the_margin_again() -> None:
             losses.class_weights(wrong, labels)  # type: ignore[arg-type]
 
 
+@pytest.fixture(scope="module")
+def cnn(deep: None) -> bytes:
+    return recipes.fit(IMAGES, images(), "cnn", {**CNN, "epochs": 10}, 7)
+
+
+@pytest.fixture(scope="module")
+def deep() -> None:
+    pytest.importorskip("torch", reason="PyTorch is in the extra 'deep'")
+
+
+@pytest.mark.usefixtures("deep")
 class TestTrained:
     """With PyTorch."""
-
-    @pytest.fixture(autouse=True, scope="class")
-    def _deep(self) -> None:
-        pytest.importorskip("torch", reason="PyTorch is in the extra 'deep'")
-
-    @pytest.fixture(scope="class")
-    def cnn(self) -> bytes:
-        return recipes.fit(IMAGES, images(), "cnn", {**CNN, "epochs": 10}, 7)
 
     def test_a_cnn_learns_from_pixels_and_leaves_its_curves(self, cnn: bytes) -> None:
         later = images(500, seed=2)
@@ -222,9 +225,10 @@ def test_without_pytorch_one_line_says_what_to_install(monkeypatch: pytest.Monke
 
 def test_the_curve_of_an_online_learner_is_told_before_each_label_is_learned() -> None:
     data = rows(600)
+    data = replace(data, labels=(data.columns["size"] > 0.5).astype(np.int8))
     file = recipes.fit(WEAR, data, "online", {}, 7)
     curve = json.loads(onnx_graph.note(file, onnx_graph.CURVES) or "")["prequential"]
     assert len(curve) == 20
-    assert np.mean(curve[-5:]) < curve[0]
+    assert np.mean(curve[-5:]) < 0.8 * curve[0]
     late = replace(data, label_times=data.label_times[::-1].copy())
     assert recipes.fit(WEAR, late, "online", {}, 7) != file, "the order of the labels counts"
