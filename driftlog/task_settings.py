@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from streams.expectations import (
@@ -172,14 +171,13 @@ def _quality(policy: QualityPolicy, found: _Found) -> None:
 
 
 def _recipe(task: Task, found: _Found) -> None:
-    from models.recipes import RECIPES
+    from models.recipes import RECIPES, parameters_of, unknown_parameters
     from models.sampling import SAMPLINGS
 
     recipe = task.recipe
     if recipe.name in RECIPES:
-        known = list(inspect.signature(RECIPES[recipe.name]).parameters)[3:]
-        for name in sorted(set(recipe.parameters) - set(known)):
-            has = ", ".join(known) or "none"
+        has = ", ".join(parameters_of(recipe.name)) or "none"
+        for name in unknown_parameters(recipe.name, recipe.parameters):
             found.add(
                 f"recipe.parameters.{name}", f"{recipe.name} has no such parameter; it has {has}"
             )
@@ -195,6 +193,36 @@ def _recipe(task: Task, found: _Found) -> None:
     found.real("recipe.half_life_days", recipe.half_life_days, 0, inner=True)
     found.whole("recipe.training_days", recipe.training_days, 1)
     found.whole("recipe.seed", recipe.seed, 0, 2**32 - 1)
+    _search(recipe, found)
+    costs: object = recipe.costs
+    if costs is not None:
+        if not isinstance(costs, tuple) or len(costs) != 2:
+            found.add("recipe.costs", f"must be (cost of a false 1, of a false 0), not {costs!r}")
+        else:
+            for cost in costs:
+                found.real("recipe.costs", cost, 0)
+
+
+def _search(recipe: Recipe, found: _Found) -> None:
+    from models.recipes import RECIPES, parameters_of, unknown_parameters
+    from models.search.space import SpaceError, parse_space
+
+    found.whole("recipe.trials", recipe.trials, 1, 10_000)
+    search: object = recipe.search
+    if not isinstance(search, Mapping):
+        found.add("recipe.search", f"must be a mapping of parameters to ranges, not {search!r}")
+        return
+    for name, given in search.items():
+        where = f"recipe.search.{name}"
+        if recipe.name in RECIPES and unknown_parameters(recipe.name, {name: None}):
+            has = ", ".join(parameters_of(recipe.name)) or "none"
+            found.add(where, f"{recipe.name} has no such parameter; it has {has}")
+        if name in recipe.parameters:
+            found.add(where, "is set in recipe.parameters, too: say it once")
+        try:
+            parse_space({name: given})
+        except SpaceError as error:
+            found.add(where, str(error))
 
 
 def _policies(task: Task, found: _Found) -> None:

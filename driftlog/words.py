@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -150,6 +151,16 @@ def _registered(data: Data) -> str:
     return f"{data['model_version']} ({data['recipe']}), artifact {data['artifact'][:12]}"
 
 
+def _trial(data: Data) -> str:
+    found = (
+        f"log-loss {data['value']:.4f}"
+        if data["value"] is not None
+        else f"FAILED: {data['reason']}"
+    )
+    tried = ", ".join(f"{name} {_value(v)}" for name, v in json.loads(data["parameters"]).items())
+    return f"{data['model_version']} trial {data['trial'] + 1} of {data['trials']}: {found} with {tried}"
+
+
 def _promoted(data: Data) -> str:
     before = data["previous_version"] or "nothing"
     return f"{data['model_version']} replaces {before}: {data['reason']}"
@@ -186,7 +197,7 @@ def _aborted(data: Data) -> str:
     return f"{data['model_version']} is out: {data['reason']}"
 
 
-def _finished(data: Data) -> str:
+def _won(data: Data) -> str:
     return f"{data['model_version']} is to be champion: {data['reason']}"
 
 
@@ -222,6 +233,7 @@ _WORDS: dict[str, Callable[[Data], str]] = {
     "TrainingStarted": _started,
     "TrainingFinished": _finished,
     "TrainingFailed": _failed,
+    "TrialFinished": _trial,
     "ModelRegistered": _registered,
     "ModelPromoted": _promoted,
     "ModelRolledBack": _promoted,
@@ -229,7 +241,7 @@ _WORDS: dict[str, Callable[[Data], str]] = {
     "RolloutStarted": _rollout,
     "RolloutAdvanced": _advanced,
     "RolloutAborted": _aborted,
-    "RolloutFinished": _finished,
+    "RolloutFinished": _won,
     "RolloutCommandGiven": _commanded,
     "ShadowPredictionMade": _shadow,
     "AlertRaised": _alert,

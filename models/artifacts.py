@@ -29,7 +29,7 @@ class Stored:
 
 
 class ArtifactStore:
-    """`models/<sha256>.onnx` and `snapshots/<sha256>.parquet` under one folder."""
+    """`models/<sha256>.onnx` and `snapshots/<sha256>.parquet` under one folder, and unfinished trainings."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -54,6 +54,10 @@ class ArtifactStore:
     def snapshots(self) -> dict[str, Path]:
         """SHA-256 -> file, of every snapshot that is there."""
         return {path.stem: path for path in sorted(self._root.glob("snapshots/*.parquet"))}
+
+    def checkpoints(self, version: str) -> Path:
+        """The folder for what a training of `version` leaves while it lasts; its owner removes it."""
+        return self._root / "checkpoints" / version
 
     def _put(self, folder: str, suffix: str, data: bytes) -> Stored:
         sha256 = hashlib.sha256(data).hexdigest()

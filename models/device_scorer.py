@@ -41,7 +41,7 @@ class DeviceScorer:
         self._score: Score
         if "TreeEnsembleClassifier" in nodes:
             self.kernel, self._score = "trees", self._trees(nodes["TreeEnsembleClassifier"])
-        elif "Sigmoid" in nodes:
+        elif {"Sigmoid", "Split"} <= set(nodes):
             self.kernel, self._score = "linear", self._linear(model, padding)
         else:
             raise NotSupported("neither trees nor a linear model")

@@ -9,6 +9,7 @@ from typing import Any
 
 from models.artifacts import Stored
 from models.gates import Verdict
+from models.search.study import Trial, study_id
 from schemas.catalogue import (
     DEPLOYMENTS,
     MODEL_VERSIONS,
@@ -17,6 +18,7 @@ from schemas.catalogue import (
     ROLLOUTS,
     SNAPSHOTS,
     TRAINING_RUNS,
+    TRIALS,
 )
 from schemas.event import Event, derive, derived_id
 from streams.quality import Check, verdict
@@ -136,6 +138,29 @@ class Run:
             count=snapshot["rows"],
             subject="snapshot",
             **verdict(checks),
+        )
+
+    def trial_finished(self, time: int, snapshot: Mapping[str, Any], trial: Trial) -> Event:
+        recipe = self.task.recipe
+        study = study_id(recipe, snapshot["snapshot"])
+        return self._event(
+            TRIALS,
+            "TrialFinished",
+            time,
+            snapshot["event_id"],
+            *(study, str(trial.number)),
+            model_version=self.version,
+            study=study,
+            snapshot=snapshot["snapshot"],
+            recipe=recipe.name,
+            trial=trial.number,
+            trials=recipe.trials,
+            parameters=_json(trial.parameters),
+            seed=trial.seed,
+            values=list(trial.values),
+            value=trial.value,
+            state=trial.state,
+            reason=trial.reason,
         )
 
     def training_started(self, snapshot: Mapping[str, Any]) -> Event:

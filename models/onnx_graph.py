@@ -6,13 +6,21 @@ so that a score is the same to the last bit in every batch (see `models.scorer`)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto, checker, helper, numpy_helper
+from onnx import (
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    checker,
+    helper,
+    load_model_from_string,
+    numpy_helper,
+)
 
 from models.encoder import Encoder
 
@@ -21,10 +29,43 @@ OPSETS = {"": 17, "ai.onnx.ml": 3}
 METADATA = "driftlog"
 PAD = "driftlog.rows"
 """Metadata: rows are scored in multiples of this."""
+CURVES = "driftlog.curves"
+"""Metadata: JSON of name -> losses, one a step of the training (an epoch, a block of labels)."""
+THRESHOLD = "driftlog.threshold"
+"""Metadata: scores from here on decide 1; absent where the task's own threshold holds."""
 OPERATORS = frozenset(
     {"TreeEnsembleClassifier", "Gather"}  # trees
     | {"IsNaN", "Where", "Sub", "Mul", "Split", "Sum", "Sigmoid", "Reshape"}  # linear
     | {"Shape", "Expand"}  # constant
+    | {"TreeEnsembleRegressor", "Clip"}  # forests
+    | {"Cast", "Concat", "Gemm", "Relu", "Conv", "MaxPool"}  # networks
+    | {"QuantizeLinear", "DequantizeLinear"}  # networks in int8
+    | {"Add", "Div", "MatMul", "Neg", "Sqrt", "Exp", "Log", "Max", "Min", "Pow", "Abs", "Softmax"}
+    | {
+        "Identity",
+        "Slice",
+        "Flatten",
+        "ReduceSum",
+        "ReduceProd",
+        "Greater",
+        "Less",
+        "GreaterOrEqual",
+        "LessOrEqual",
+    }
+    | {
+        "And",
+        "Or",
+        "Not",
+        "Equal",
+        "Tanh",
+        "Squeeze",
+        "Unsqueeze",
+        "Tile",
+        "ReduceMean",
+        "Transpose",
+    }
+    | {"Scaler", "Imputer", "LinearClassifier", "LinearRegressor", "Normalizer", "Binarizer"}
+    | {"ArrayFeatureExtractor", "FeatureVectorizer", "SVMClassifier"}  # pipelines of scikit-learn
 )
 """What a file may use; `models.scorer` refuses any other operator."""
 
@@ -58,7 +99,35 @@ def tree_ensemble(trees: Sequence[Tree], baseline: float, encoder: Encoder) -> b
     )
     one = numpy_helper.from_array(np.array(1, dtype=np.int64), "one")
     pick = helper.make_node("Gather", ["probabilities", "one"], ["score"], axis=1)
-    return _serialize([node, pick], [one], encoder)
+    return serialize([node, pick], [one], encoder)
+
+
+def forest(trees: Sequence[Tree], encoder: Encoder) -> bytes:
+    """P(1) = sum of the trees' leaves (each a share of positives, divided by the number of trees)."""
+    given = _tree_attributes(trees)
+    of_target = {
+        name.replace("class_", "target_"): given.pop(name)
+        for name in list(given)
+        if "class_" in name
+    }
+    node = helper.make_node(
+        "TreeEnsembleRegressor",
+        ["features"],
+        ["sums"],
+        domain="ai.onnx.ml",
+        aggregate_function="SUM",
+        n_targets=1,
+        **given,
+        **of_target,
+    )
+    # Shares that are rounded one by one may add up to a little more than 1.
+    limits = [
+        numpy_helper.from_array(np.array(v, np.float32), n) for n, v in (("low", 0), ("high", 1))
+    ]
+    clip = helper.make_node("Clip", ["sums", "low", "high"], ["shares"])
+    flat = numpy_helper.from_array(np.array([-1], dtype=np.int64), "flat")
+    reshape = helper.make_node("Reshape", ["shares", "flat"], ["score"])
+    return serialize([node, clip, reshape], [*limits, flat], encoder)
 
 
 def linear(
@@ -66,6 +135,7 @@ def linear(
     weight: NDArray[np.float64],
     intercept: float,
     encoder: Encoder,
+    notes: Mapping[str, str] | None = None,
 ) -> bytes:
     """P(1) = sigmoid(intercept + sum of weight * (x - center)); a missing value counts as its center.
 
@@ -92,7 +162,7 @@ def linear(
         numpy_helper.from_array(np.array([-1], dtype=np.int64), "flat"),
     ]
     # Sigmoid is computed a register of rows at a time, and differs in the last bit for the rest.
-    return _serialize(nodes, values, encoder, rows=16)
+    return serialize(nodes, values, encoder, 16, notes)
 
 
 def constant(score: float, encoder: Encoder) -> bytes:
@@ -102,7 +172,7 @@ def constant(score: float, encoder: Encoder) -> bytes:
         helper.make_node("Expand", ["constant", "rows"], ["score"]),
     ]
     value = numpy_helper.from_array(np.array([score], dtype=np.float32), "constant")
-    return _serialize(nodes, [value], encoder)
+    return serialize(nodes, [value], encoder)
 
 
 def _tree_attributes(trees: Sequence[Tree]) -> dict[str, Any]:
@@ -130,9 +200,14 @@ def _tree_attributes(trees: Sequence[Tree]) -> dict[str, Any]:
     }
 
 
-def _serialize(
-    nodes: Sequence[NodeProto], values: Sequence[TensorProto], encoder: Encoder, rows: int = 1
+def serialize(
+    nodes: Sequence[NodeProto],
+    values: Sequence[TensorProto],
+    encoder: Encoder,
+    rows: int = 1,
+    notes: Mapping[str, str] | None = None,
 ) -> bytes:
+    """The file: these nodes from 'features' to 'score'. `notes`: more of its metadata."""
     graph = helper.make_graph(
         list(nodes),
         encoder.task,
@@ -150,7 +225,22 @@ def _serialize(
         producer_name="driftlog",
         opset_imports=[helper.make_opsetid(domain, version) for domain, version in OPSETS.items()],
     )
-    helper.set_model_props(model, {METADATA: encoder.to_json(), PAD: str(rows)})
+    helper.set_model_props(model, {METADATA: encoder.to_json(), PAD: str(rows), **(notes or {})})
     checker.check_model(model, full_check=True)
     data: bytes = model.SerializeToString(deterministic=True)
     return data
+
+
+def with_note(data: bytes, name: str, value: str) -> bytes:
+    """The same file with one more line of metadata."""
+    model = load_model_from_string(data)
+    known = {item.key: item.value for item in model.metadata_props}
+    helper.set_model_props(model, {**known, name: value})
+    again: bytes = model.SerializeToString(deterministic=True)
+    return again
+
+
+def note(data: bytes, name: str) -> str | None:
+    """A line of the file's metadata."""
+    model = load_model_from_string(data)
+    return next((item.value for item in model.metadata_props if item.key == name), None)

@@ -14,6 +14,7 @@ from schemas.catalogue import (
     ROLLOUTS,
     SNAPSHOTS,
     TRAINING_RUNS,
+    TRIALS,
 )
 from schemas.event import Event
 from streams.deployed import counts
@@ -94,6 +95,14 @@ class Request:
                 return data
         return None
 
+    def all_of(self, type_: str, **fields: Any) -> list[Mapping[str, Any]]:
+        """Every event of this type with these fields, in the order of arrival."""
+        return [
+            data
+            for found, data in self.steps.values()
+            if found == type_ and all(data.get(name) == value for name, value in fields.items())
+        ]
+
     @property
     def ended(self) -> tuple[str, Mapping[str, Any]] | None:
         """(type, data) of the terminal event."""
@@ -119,7 +128,15 @@ class Registry:
 
     name = "registry"
     topics = (
-        *(MODEL_VERSIONS, DEPLOYMENTS, TRAINING_RUNS, SNAPSHOTS, RETRAIN_REQUESTS, ROLLOUTS),
+        *(
+            MODEL_VERSIONS,
+            DEPLOYMENTS,
+            TRAINING_RUNS,
+            TRIALS,
+            SNAPSHOTS,
+            RETRAIN_REQUESTS,
+            ROLLOUTS,
+        ),
         QUALITY_REPORTS,  # of training sets: these name their request
     )
 
@@ -174,7 +191,7 @@ def version(state: RegistryState, name: str) -> Version | None:
 def versions(state: RegistryState, task: str | None = None) -> list[Version]:
     """Registered versions, oldest first."""
     found = [v for v in state.versions.values() if task is None or v.task == task]
-    return sorted(found, key=lambda v: (v.task, _number(v.version)))
+    return sorted(found, key=lambda v: (v.task, _number(v.version), v.version))
 
 
 def decisions(state: RegistryState, task: str | None = None) -> Iterator[Decision]:
@@ -297,5 +314,6 @@ def _decide(log: list[Decision], event: Event) -> None:
 
 
 def _number(name: str) -> int:
-    tail = name.rpartition("-")[2]
+    """The number in `<task>-<number>` or `<task>-<number>-<method>`."""
+    tail = name.partition("-")[2].partition("-")[0]
     return int(tail) if tail.isdigit() else -1

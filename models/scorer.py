@@ -26,7 +26,7 @@ from models.artifacts import ArtifactRefused, read_verified
 from models.device_scorer import DeviceScorer
 from models.encoder import Encoder
 from models.ensembles import NotSupported
-from models.onnx_graph import METADATA, OPERATORS, PAD
+from models.onnx_graph import METADATA, OPERATORS, PAD, THRESHOLD
 
 __all__ = ["ArtifactRefused", "Scorer"]
 
@@ -82,6 +82,14 @@ class Scorer:
     def task(self) -> str:
         return self.encoder.task
 
+    @cached_property
+    def threshold(self) -> float | None:
+        """Scores from here on decide 1; None where the task's threshold holds."""
+        for item in self._model.metadata_props:
+            if item.key == THRESHOLD:
+                return float(item.value)
+        return None
+
     def score(self, vectors: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
         """P(label 1) per vector, shape (n,). A feature that is absent or None is missing.
 
@@ -134,10 +142,13 @@ def _inspect(model: onnx.ModelProto) -> tuple[Encoder, int]:
     try:
         encoder = Encoder.from_json(properties[METADATA])
         rows = int(properties[PAD])
+        threshold = float(properties.get(THRESHOLD, 0.5))
     except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ArtifactRefused(
             f"its metadata names no features of a task: {_line(error)}"
         ) from error
+    if not 0 <= threshold <= 1:
+        raise ArtifactRefused(f"its decision threshold is {threshold}")
     if not 1 <= rows <= MAX_PAD:
         raise ArtifactRefused(f"it wants batches in multiples of {rows} rows")
     if _signature(graph.input) != [
@@ -154,7 +165,7 @@ def _inspect(model: onnx.ModelProto) -> tuple[Encoder, int]:
     for tensor in graph.initializer:
         if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
             raise ArtifactRefused("its values lie outside the file")
-    if not all(map(math.isfinite, _floats(graph))):
+    if not all(np.isfinite(values).all() for values in _floats(graph)):
         raise ArtifactRefused("its parameters are not all finite")
     return encoder, rows
 
@@ -169,16 +180,17 @@ def _signature(values: Sequence[Any]) -> list[tuple[str, int, list[int | None]]]
     return found
 
 
-def _floats(graph: onnx.GraphProto) -> Iterator[float]:
+def _floats(graph: onnx.GraphProto) -> Iterator[Any]:
     for node in graph.node:
         for attribute in node.attribute:
-            yield attribute.f
-            yield from attribute.floats
+            if attribute.name != "replaced_value_float":  # of an Imputer: NaN is what it looks for
+                yield attribute.f
+            yield np.asarray(attribute.floats)
             if attribute.HasField("t") or attribute.HasField("g"):
                 yield math.nan  # tensors and graphs inside a node are not ours
     for tensor in graph.initializer:
-        if tensor.data_type == onnx.TensorProto.FLOAT:
-            yield from onnx.numpy_helper.to_array(tensor).ravel().tolist()
+        if tensor.data_type in (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE):
+            yield onnx.numpy_helper.to_array(tensor)
 
 
 def _line(error: Exception) -> str:

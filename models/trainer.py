@@ -6,10 +6,12 @@ goes on where it was: the same ids, the same version, one registration.
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -24,6 +26,7 @@ from models.recipes import CannotTrain
 from models.registry import Request, champion, next_version
 from models.registry_log import RegistryLog, Stopped
 from models.scorer import Scorer
+from models.search.study import best, from_event, search, study_id
 from models.snapshot_file import topics
 from models.snapshots import Snapshots
 from models.trainer_metrics import TrainerMetrics
@@ -95,6 +98,7 @@ class Trainer:
             self._cold_start(run)
         else:
             self._train_or_fail(run)
+        shutil.rmtree(self._store.checkpoints(version), ignore_errors=True)
         outcome, _ = self._request(request_id).ended or ("", {})
         self._metrics.answered(task.name, outcome, time.monotonic() - began)
         logger.info("request answered", request_id=request_id, outcome=outcome)
@@ -130,6 +134,8 @@ class Trainer:
         golden_set, golden_rows = self._golden_set(run, snapshot, rows)
         best = self._champion(run.task)
         self._insist_on_quality(run, snapshot, rows, best)
+        if run.task.recipe.search:
+            run = self._searched(run, snapshot, rows)
         started = self._step(run, "TrainingStarted")
         if started is None:
             event = run.training_started(snapshot)
@@ -141,6 +147,7 @@ class Trainer:
             trained = training.train(
                 *(run.task, rows, until, best, golden_rows, run.version),
                 clock=time.thread_time_ns,
+                checkpoints=self._store.checkpoints(run.version),
             )
             stored = self._store.put_model(trained.onnx)
         duration_ms = int((time.monotonic() - began) * 1000)
@@ -216,6 +223,27 @@ class Trainer:
         known = self._log.state.versions.get(best.version) if best else None
         request = self._request(known.request_id) if known else Request()
         return training_checks.feature_aucs(request.step("QualityChecked"))
+
+    def _searched(self, run: Run, snapshot: Mapping[str, Any], rows: Dataset) -> Run:
+        """The run with the parameters that the search found; each trial that is not in the log is made."""
+        recipe, until = run.task.recipe, int(snapshot["to_time"])
+        study = study_id(recipe, snapshot["snapshot"])
+        trials = [
+            from_event(data)
+            for data in self._request(run.request_id).all_of("TrialFinished", study=study)
+        ]
+        learnable = training.before_recent(run.task, rows, until)
+        checkpoints = self._store.checkpoints(run.version)
+        missing = search(run.task, learnable, trials, checkpoints)
+        while True:
+            with self._interrupted(), self._metrics.training(run.task.name):
+                trial = next(missing, None)
+            if trial is None:
+                break
+            self._log.say(run.trial_finished(self._event_time(run), snapshot, trial))
+            trials.append(trial)
+        found = {**recipe.parameters, **best(trials).parameters}
+        return replace(run, task=replace(run.task, recipe=replace(recipe, parameters=found)))
 
     def _golden_set(
         self, run: Run, training_set: Mapping[str, Any], rows: Dataset

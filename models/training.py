@@ -17,7 +17,9 @@ import inspect
 import platform
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,15 +30,18 @@ from models import (
     dataset,
     encoder,
     evidence,
+    foreign_graph,
     gates,
     intervals,
     maturity,
     measures,
+    network,
     onnx_graph,
     recipes,
     sampling,
 )
 from models.dataset import Dataset, golden_rows
+from models.decision_cost import choose_threshold
 from models.evidence import Judged
 from models.gates import Verdict, judge, metrics
 from models.latency import Clock, latencies
@@ -52,6 +57,8 @@ MIN_FIT_ROWS = 100
 HELD_OUT = 0.25
 """Largest share of the rows that the recent window may take from the honest fit."""
 _LIBRARIES = ("numpy", "scikit-learn", "onnx", "onnxruntime")
+_DEEP = ("torch", "safetensors")
+"""Told where they are installed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +101,12 @@ def train(
     golden: Dataset | None,
     version: str,
     clock: Clock | None = None,
+    checkpoints: Path | None = None,
 ) -> Trained:
     """Raises CannotTrain. `rows`: the snapshot, golden rows and all; `golden`: the task's golden set, if cut.
 
     Without a champion the task's prior score is the one to beat; without a `clock` no latency is measured.
+    `checkpoints`: see `recipes.fit`.
     """
     training = rows.where(~golden_rows(rows.ids, task.gate.golden_share))
     training = sampling.training_sample(training, task.recipe, task.window_ms)
@@ -106,7 +115,9 @@ def train(
             f"{len(training)} labelled rows; {MIN_FIT_ROWS} are the least to learn from"
         )
     cut = recent_from(task, training.times, labels_until)
-    honest = _scorer(task, training.where((training.times < cut) & (training.label_times < cut)))
+    honest = _scorer(
+        task, training.where((training.times < cut) & (training.label_times < cut)), checkpoints
+    )
     recent = _judged(task, honest, champion, _fresh(task, rows, cut, champion))
     measured = metrics(recent.rows.labels, recent.challenger)
     told = calibration.calibration(recent.rows.labels, recent.challenger)
@@ -119,7 +130,12 @@ def train(
         golden_losses = _judged(task, honest, champion, golden).losses(task)
         measured["golden_log_loss"] = golden_losses.challenger
         measured["golden_rows"] = float(golden_losses.count)
-    onnx = _fit(task, training)
+    onnx = _fit(task, training, checkpoints)
+    if task.recipe.costs is not None and len(recent.rows):
+        labels, usual = recent.rows.labels, task.decision_threshold
+        choice = choose_threshold(labels, recent.challenger, task.recipe.costs, usual)
+        measured |= {"threshold": choice.threshold, "cost": choice.cost, "task_cost": choice.before}
+        onnx = onnx_graph.with_note(onnx, onnx_graph.THRESHOLD, repr(choice.threshold))
     known = evidence.maturity_of(task, rows, recent.rows, labels_until)
     verdict = judge(
         task.gate,
@@ -134,8 +150,18 @@ def train(
         ],
     )
     measured["training_rows"] = float(len(training))
-    reference, bins, errors = described(task, training)
+    reference, bins, errors = described(task, training, checkpoints)
     return Trained(version, onnx, measured, reference, len(training), verdict, bins, errors)
+
+
+def before_recent(task: Task, rows: Dataset, labels_until: int) -> Dataset:
+    """What a search may look at: neither golden rows nor any that will judge the result."""
+    training = rows.where(~golden_rows(rows.ids, task.gate.golden_share))
+    if not len(training):
+        return training
+    training = sampling.training_sample(training, task.recipe, task.window_ms)
+    cut = recent_from(task, training.times, labels_until)
+    return training.where((training.times < cut) & (training.label_times < cut))
 
 
 def recent_from(task: Task, times: NDArray[np.int64], labels_until: int) -> int:
@@ -154,6 +180,9 @@ def golden_set(task: Task, rows: Dataset) -> NDArray[np.bool_] | None:
 def environment() -> dict[str, str]:
     """Versions of what made the file; `code` is the SHA-256 of our own modules that had a part in it."""
     found = {name: importlib.metadata.version(name) for name in _LIBRARIES}
+    for name in _DEEP:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
     return {"python": platform.python_version(), "code": code_version(), **found}
 
 
@@ -163,8 +192,11 @@ def code_version() -> str:
     this = sys.modules[__name__]
     streams = components, derived, estimate, reference
     evaluation = calibration, evidence, gates, intervals, maturity, measures
-    for module in (dataset, encoder, *evaluation, onnx_graph, recipes, sampling, *streams, this):
+    graphs = onnx_graph, network, foreign_graph
+    for module in (dataset, encoder, *evaluation, *graphs, sampling, *streams, this):
         digest.update(inspect.getsource(module).encode())
+    for file in sorted(Path(recipes.__file__).parent.glob("*.py")):
+        digest.update(file.read_bytes())
     return digest.hexdigest()
 
 
@@ -200,24 +232,24 @@ def _costs(
     return found
 
 
-def _fit(task: Task, rows: Dataset) -> bytes:
+def _fit(task: Task, rows: Dataset, checkpoints: Path | None) -> bytes:
     recipe = task.recipe
-    return fit(task, rows, recipe.name, recipe.parameters, recipe.seed)
+    return fit(task, rows, recipe.name, recipe.parameters, recipe.seed, checkpoints)
 
 
-def _scorer(task: Task, rows: Dataset) -> Scorer:
+def _scorer(task: Task, rows: Dataset, checkpoints: Path | None) -> Scorer:
     if len(rows) < MIN_FIT_ROWS:
         raise CannotTrain(
             f"{len(rows)} labelled rows before the recent window; {MIN_FIT_ROWS} are the least"
         )
-    return Scorer.from_bytes(_fit(task, rows))
+    return Scorer.from_bytes(_fit(task, rows, checkpoints))
 
 
 def fit_and_score(task: Task) -> Callable[[Dataset], Callable[[Dataset], NDArray[np.float64]]]:
     """Trains by the task's recipe on any rows and scores any others; raises CannotTrain."""
 
     def fitted(rows: Dataset) -> Callable[[Dataset], NDArray[np.float64]]:
-        scorer = Scorer.from_bytes(_fit(task, rows))
+        scorer = Scorer.from_bytes(_fit(task, rows, None))
         return lambda others: scorer.score_columns(others.columns, len(others))
 
     return fitted
@@ -228,12 +260,12 @@ def reference_of(task: Task, training: Dataset) -> list[dict[str, Any]]:
 
 
 def described(
-    task: Task, training: Dataset
+    task: Task, training: Dataset, checkpoints: Path | None = None
 ) -> tuple[list[dict[str, Any]], tuple[dict[str, Any], ...], dict[str, float]]:
     """Reference, calibration and usual errors of its estimates, from the same held-out scores."""
     windows = training.times // task.window_ms
     kinds: Mapping[str, Kind] = task.vector  # type: ignore[assignment]
-    scores = held_out_scores(training, windows, lambda rows: _scorer(task, rows))
+    scores = held_out_scores(training, windows, lambda rows: _scorer(task, rows, checkpoints))
     built = build_reference(
         training.columns,  # type: ignore[arg-type]
         kinds,

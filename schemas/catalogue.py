@@ -25,6 +25,7 @@ ALERTS = "driftlog.alerts"
 RETRAIN_REQUESTS = "driftlog.retrain_requests"
 SNAPSHOTS = "driftlog.snapshots"
 TRAINING_RUNS = "driftlog.training_runs"
+TRIALS = "driftlog.trials"
 MODEL_VERSIONS = "driftlog.model_versions"
 DEPLOYMENTS = "driftlog.deployments"
 ROLLOUTS = "driftlog.rollouts"
@@ -97,6 +98,7 @@ def system_topics() -> tuple[Topic, ...]:
         _topic(RETRAIN_REQUESTS, "RetrainRequested"),
         _topic(SNAPSHOTS, "SnapshotTaken"),
         _topic(TRAINING_RUNS, "TrainingStarted", "TrainingFinished", "TrainingFailed"),
+        _topic(TRIALS, "TrialFinished"),
         _topic(MODEL_VERSIONS, "ModelRegistered"),
         _topic(DEPLOYMENTS, "ModelPromoted", "PromotionRejected", "ModelRolledBack"),
         _topic(ROLLOUTS, "RolloutStarted", "RolloutAdvanced", "RolloutAborted", "RolloutFinished"),

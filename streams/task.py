@@ -90,6 +90,10 @@ class Recipe:
     More than `max_rows` rows (None: no limit) are sampled: 'reservoir' gives each row the same chance,
     'stratified' keeps the proportion of each label in each drift window, 'weighted' halves the chance of
     a row with every `half_life_days` of its age (see `models.sampling`).
+    `search` (parameter -> (low, high), (low, high, "log") or a list of choices): `trials` times other
+    parameters are tried on folds in the order of time, and the best train (see `models.search`).
+    `costs` (of a false 1, of a false 0): the version brings the decision threshold that is cheapest on
+    its held-out rows, instead of the task's.
     """
 
     name: str = "gradient_boosting"
@@ -99,6 +103,9 @@ class Recipe:
     max_rows: int | None = None
     sampling: str = "stratified"
     half_life_days: float = 30.0
+    search: Mapping[str, Any] = field(default_factory=dict)
+    trials: int = 20
+    costs: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)

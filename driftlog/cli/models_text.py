@@ -59,6 +59,44 @@ def print_table(rows: list[dict[str, Any]]) -> None:
     Console().print(table)
 
 
+def print_compression(rows: list[dict[str, Any]], judged_by: int) -> None:
+    """The variants of a model as a table, refused ones in red."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(header_style="bold", show_edge=False, pad_edge=False)
+    for name in (
+        "variant",
+        "bytes",
+        "us alone",
+        "us in 256",
+        "log-loss",
+        "AUC",
+        "apart",
+        "verdict",
+    ):
+        table.add_column(name, justify="left" if name in ("variant", "verdict") else "right")
+    for row in rows:
+        numbers = [
+            f"{row['bytes']:,}",
+            f"{row['single_us']:.0f}",
+            f"{row['row_us']:.2f}",
+            *(f"{row[name]:.4f}" for name in ("log_loss", "auc", "difference")),
+        ]
+        passed = row["verdict"] in ("", "passes")
+        table.add_row(
+            row["variant"],
+            *(numbers if row["bytes"] else [""] * len(numbers)),
+            row["verdict"] if passed else "refused",
+            style=None if passed else "red",
+        )
+    Console().print(table)
+    Console().print(f"judged by {judged_by:,} rows that trained nobody")
+    for row in rows:
+        if row["verdict"] not in ("", "passes"):
+            Console().print(f"{row['variant']} is refused: {row['verdict']}", style="red")
+
+
 def lineage(state: RegistryState, version: Version) -> dict[str, Any]:
     """Everything that the log says about a version."""
     from models.registry import Request, champion
@@ -78,6 +116,7 @@ def lineage(state: RegistryState, version: Version) -> dict[str, Any]:
         "snapshot": dict(request.step("SnapshotTaken", purpose="training") or {}) or None,
         "golden": dict(golden) if golden else None,
         "training": dict(request.step("TrainingFinished") or {}) or None,
+        "search": [dict(trial) for trial in request.all_of("TrialFinished")],
         "recipe": version.recipe,
         "parameters": version.parameters,
         "seed": version.seed,
@@ -122,6 +161,10 @@ def lineage_text(data: Data) -> str:
             span = f"{moment(taken['from_time'])} to {moment(taken['to_time'])}"
             lines += _row("", f"{span}, {taken['bytes']:,} bytes, {taken['path']}")
     lines += _row("recipe", f"{data['recipe']} {data['parameters']}, seed {data['seed']}")
+    if data["search"]:
+        values = [trial["value"] for trial in data["search"] if trial["value"] is not None]
+        found = f", log-loss {min(values):.4f} to {max(values):.4f} on its folds" if values else ""
+        lines += _row("search", f"{len(data['search'])} trials{found}")
     if data["training"]:
         lines += _row("", f"{data['training']['duration_ms'] / 1000:.1f} s of fit and evaluation")
     lines += _row("metrics", _numbers(data["metrics"]))

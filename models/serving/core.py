@@ -32,6 +32,8 @@ class Champion:
     since: int
     """Event time (ms) of the decision that made it champion."""
     reason: str
+    threshold: float | None = None
+    """Scores from here on decide 1; None: from the task's threshold on."""
 
 
 def keys_of(task: Task, asks: Sequence[Ask]) -> list[str]:
@@ -102,13 +104,14 @@ def _finite(who: Champion, vectors: Sequence[Mapping[str, Any]]) -> list[float |
 def _made(
     task: Task, who: Champion, ask: Ask, vector: Mapping[str, Any], score: float, route: str | None
 ) -> Event:
+    threshold = task.decision_threshold if who.threshold is None else who.threshold
     data = {
         "event_id": ask.id,
         "event_time": ask.time,
         "caused_by": None,
         "model_version": who.version,
         "score": score,
-        "label": int(score >= task.decision_threshold),
+        "label": int(score >= threshold),
         "features": vector,
         "route": route,
     }

@@ -76,7 +76,7 @@ def load(store: ArtifactStore, task: Task, candidate: Candidate) -> Champion:
                 f"it reads {feature.name!r} as {kind}, which the task does not serve"
             )
     scorer.score([{}])
-    return Champion(candidate.version, scorer, candidate.since, candidate.reason)
+    return Champion(candidate.version, scorer, candidate.since, candidate.reason, scorer.threshold)
 
 
 @dataclass(slots=True)
