@@ -38,7 +38,9 @@ from streams.task import DAY_MS, Task
 
 Plant = Callable[[NDArray[Any], np.random.Generator], NDArray[Any]]
 SIZES = (300, 1_000, 5_000)
-SHARE_OF_TRAINING = 0.15
+ENOUGH = 1_000
+"""Rows from which on every leak must be found; with fewer the chance is only shown."""
+SHARE_OF_TRAINING = 0.2
 """Of the seconds of a training, over all training sets of the flights together."""
 FOUND = 0.99
 NAME = "planted"
@@ -83,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     warnings.filterwarnings("ignore", category=FutureWarning)
     draws = 5 if asked.quick else 40
-    spans = [(flights.task, 30, 10), (loans.task, 60, 6)]
+    spans = [(flights.task, 60, 20), (loans.task, 60, 6)]
     if not asked.quick:
         spans = [(flights.task, 120, 10), (loans.task, 150, 3)]
     honest, planted = [], []
@@ -166,14 +168,14 @@ def _plain(values: NDArray[Any], labels: NDArray[Any]) -> float:
 def goals(honest: list[dict[str, Any]], planted: list[dict[str, Any]]) -> list[dict[str, Any]]:
     sets = sum(one["training_sets"] for one in honest)
     refused = sum(len(one["refused"]) for one in honest)
-    leaks = [one["found"] for one in planted if one["planted"]]
+    leaks = [one["found"] for one in planted if one["planted"] and one["rows"] >= ENOUGH]
     harmless = [one["found"] for one in planted if not one["planted"]]
     (year,) = [one for one in honest if one["task"] == flights.task.name]
     share = year["check_seconds"] / year["train_seconds"]
     return [
         _goal("no honest training set is refused", f"{refused} of {sets}", refused == 0),
         _goal(
-            f"each kind of leak is found in {FOUND:.0%} of the draws, from {SIZES[0]} rows on",
+            f"each kind of leak is found in {FOUND:.0%} of the draws, from {ENOUGH:,} rows on",
             f"{min(leaks):.0%} at worst",
             min(leaks) >= FOUND,
         ),

@@ -75,7 +75,9 @@ def _constants(task: Task, rows: Dataset) -> list[Check]:
     """Features that tell nothing: one value, or none, in every row. Only the failures."""
     severity, found = task.quality.severity("constant"), []
     for name, values in rows.columns.items():
-        if not _codes(values).any():
+        first = values[0]
+        same = pandas.isna(values) if pandas.isna(first) else values == first
+        if same.all():
             text = f"{name} has the same value in all {len(rows)} rows"
             found.append(Check("constant", name, 1.0, 1.0, False, severity, text))
     return found

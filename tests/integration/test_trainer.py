@@ -15,11 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from driftlog import instance
 from driftlog.cli.errors import CliError
 from driftlog.cli.models import models_app
+from driftlog.cli.quality import quality_app
+from driftlog.cli.snapshots import snapshots_app
 from infra.settings import Settings
 from models.artifacts import ArtifactStore
 from models.dataset import from_arrow
@@ -252,18 +255,39 @@ def test_a_request_without_rows_fails_with_the_reason(services: Services) -> Non
 
 @pytest.fixture
 def cli(services: Services, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[dict[str, Any]]]:
-    """Runs `driftlog models ...  --json` and gives the objects that it prints."""
+    """Runs `driftlog models ...  --json` (or another group's verb) and gives the objects that it prints."""
     for name, value in services.settings.to_env().items():
         monkeypatch.setenv(name, value)
 
-    def run(*words: str) -> list[dict[str, Any]]:
-        result = CliRunner().invoke(models_app, [*words, "--json"])
+    def run(*words: str, app: typer.Typer = models_app) -> list[dict[str, Any]]:
+        result = CliRunner().invoke(app, [*words, "--json"])
         if result.exception and not isinstance(result.exception, SystemExit):
             raise result.exception
         assert result.exit_code == 0, result.output
         return [json.loads(line) for line in result.stdout.splitlines()]
 
     return run
+
+
+def test_snapshots_come_out_of_the_log_to_the_byte_and_leave_out_what_a_person_says(
+    services: Services, cli: Callable[..., list[dict[str, Any]]]
+) -> None:
+    verified = cli("verify", "--task", "wear", app=snapshots_app)
+    assert len(verified) > 2 and all(one["equal"] and one["stored"] for one in verified)
+    checked = [one for one in cli("list", app=quality_app) if one.get("subject") == "snapshot"]
+    assert checked and all(one["passed"] for one in checked)
+
+    start, end = str(day(20)), str(day(21))
+    cli("quarantine", start, end, "--reason", "for the test", app=quality_app)
+    (taken,) = cli("take", "wear", "--until", str(day(24)), app=snapshots_app)
+    excluded = {"from_time": day(20), "to_time": day(21), "reason": "for the test"}
+    assert taken["excluded"] == [excluded]
+    left = [(row.prediction.id, row.prediction.time) for row in history(days=28)]
+    out = {id_ for id_, time_ in left if day(20) <= time_ < day(21)}
+    assert taken["rows"] == sum(id_ not in out for id_, _ in expected_rows(day(24)))
+    cli("release", start, end, "--reason", "the test is over", app=quality_app)
+    (again,) = cli("verify", taken["snapshot"], app=snapshots_app)
+    assert again["equal"], "its query names what was left out then"
 
 
 def test_the_command_line_tells_and_changes_which_version_answers(
