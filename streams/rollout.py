@@ -143,11 +143,10 @@ class RolloutReactor:
             order = rollouts.order(now, command)
             if order is not None:
                 return order.actor, Move(ABORT, 0.0, f"{command}: {order.reason}")
-        reign = rollouts.reigns[-1] if rollouts.reigns else None
-        if reign is not None and reign.version == now.baseline:
+        if rollouts.champion == now.baseline:
             return self._judged(state, now)
-        if reign is not None and reign.since > now.started:
-            return POLICY, Move(ABORT, 0.0, f"{reign.version} became champion meanwhile")
+        if rollouts.replaced_since(now):
+            return POLICY, Move(ABORT, 0.0, f"{rollouts.champion} became champion meanwhile")
         return POLICY, None  # deployments are read less far than rollouts
 
     def _judged(self, state: RolloutState, now: Rollout) -> tuple[str, Move | None]:

@@ -105,7 +105,7 @@ def harm(rollout: Rollout, seen: Seen) -> Move | None:
         why = f"its log-loss is higher: {_sentence(seen.estimate, rules.alpha)}"
     if why is None:
         return None
-    return Move(ABORT, 0.0, f"{rollout.version}: {why}", seen.numbers(rules.alpha))
+    return Move(ABORT, 0.0, why, seen.numbers(rules.alpha))
 
 
 def progress(rollout: Rollout, seen: Seen, now: int) -> Move | None:

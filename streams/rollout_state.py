@@ -102,6 +102,8 @@ class TaskRollouts:
     active: Rollout | None = None
     past: list[Rollout] = field(default_factory=list)
     reigns: list[Reign] = field(default_factory=list)
+    overtaken: list[str] = field(default_factory=list)
+    """Ids of a policy's decisions that came too late: they bind nobody."""
     frozen: Command | None = None
     orders: dict[str, dict[str, Command]] = field(default_factory=dict)
     """rollout id -> 'hold', 'approve', 'reject' or 'abort' -> the command in force."""
@@ -114,12 +116,20 @@ class TaskRollouts:
         return self.orders.get(rollout.id, {}).get(command)
 
     def unsettled(self) -> Rollout | None:
-        """The newest rollout, if it has finished and its promotion is not in the log yet."""
-        last = self.past[-1] if self.past and self.active is None else None
-        if last is None or last.outcome != FINISHED or self.champion != last.baseline:
+        """The newest rollout that finished, while its promotion is not in the log yet and still due."""
+        done = next((one for one in reversed(self.past) if one.outcome == FINISHED), None)
+        if done is None or self.champion != done.baseline or self.replaced_since(done):
             return None
-        known = {reign.id for reign in self.reigns}
-        return None if last.promotion_id in known else last
+        known = {*self.overtaken, *(reign.id for reign in self.reigns)}
+        return None if done.promotion_id in known else done
+
+    def replaced_since(self, rollout: Rollout) -> bool:
+        """Whether somebody became champion after the rollout began, even if its baseline came back."""
+        if not self.reigns:
+            return False
+        since = self.reigns[-1].since
+        before = any(reign.version == rollout.baseline for reign in self.reigns[:-1])
+        return since > rollout.started or (since == rollout.started and before)
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,6 +310,8 @@ def _installed(state: TaskRollouts, event: Event) -> None:
     data = event.data
     previous = state.champion
     if not counts(data["actor"], data.get("previous_version"), previous):
+        state.overtaken.append(event.id)
+        del state.overtaken[:-KEPT]
         return
     since = max(event.time, state.reigns[-1].since) if len(state.reigns) > 1 else event.time
     reign = Reign(event.id, event.type, data["model_version"], previous, since, data["reason"])

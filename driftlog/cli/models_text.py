@@ -46,7 +46,8 @@ def print_table(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         decided = {None: "pending", "PromotionRejected": "rejected"}
         status = "live" if row["live"] else decided.get(row["decision"], "replaced")
-        status = row.get("rollout") or status
+        if row["decision"] is None:
+            status = row.get("rollout") or status
         table.add_row(
             row["model_version"],
             moment(row["registered"]),

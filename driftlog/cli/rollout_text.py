@@ -21,12 +21,14 @@ def words(rollout: Rollout, share: float, since: int) -> str:
 
 
 def by_version(states: Mapping[str, TaskRollouts]) -> dict[str, str]:
-    """Version -> the words of its rollout, where one is on its way."""
-    active = [state.active for state in states.values() if state.active]
-    return {
-        rollout.version: f"{rollout.strategy} {rollout.share:.0%} since {moment(rollout.since)}"
-        for rollout in active
-    }
+    """Version -> 'canary 25% since 2013-02-01 12:00', or how its last rollout ended."""
+    found: dict[str, str] = {}
+    for state in states.values():
+        found |= {rollout.version: rollout.outcome for rollout in state.past}
+        now = state.active
+        if now is not None:
+            found[now.version] = f"{now.strategy} {now.share:.0%} since {moment(now.since)}"
+    return found
 
 
 def at(state: TaskRollouts | None, decision: Decision, at_ms: int | None) -> dict[str, Any] | None:

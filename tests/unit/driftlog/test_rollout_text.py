@@ -51,7 +51,7 @@ def test_models_show_what_stands_beside_the_champion_now_and_then() -> None:
     assert beside(START + 1) is None
     assert beside(START + 60_000) == "canary of toy-2 at 25% since 1970-02-11 16:00"
     assert beside(START + 2 * 3_600_000) is None
-    assert rollout_text.by_version(states) == {}
+    assert rollout_text.by_version(states) == {"toy-2": "aborted"}
     running = life()
     told = rollout_text.by_version({"toy": running.rollouts})
     assert told == {"toy-2": "canary 25% since 1970-02-11 16:00"}

@@ -132,3 +132,39 @@ def test_a_watch_has_the_version_before_in_its_shadow_while_it_lasts() -> None:
     assert traffic(state, RolloutPolicy()) is None
     apply_to(state, promoted("toy-1", 9, "toy-2", "ModelRolledBack", "policy"))
     assert traffic(state, POLICY) is None
+
+
+def finished() -> tuple[TaskRollouts, Event]:
+    """toy-2 has finished its rollout against toy-1; the promotion is still to be said."""
+    state = TaskRollouts()
+    start = started(POLICY, 3)
+    for event in (promoted("toy-0", 1), promoted("toy-1", 2, "toy-0"), start):
+        apply_to(state, event)
+    apply_to(state, move("RolloutFinished", start.id, 1, 1.0, 4))
+    done = state.unsettled()
+    assert done is not None
+    promotion = promoted("toy-2", 6, "toy-1", actor="policy")
+    data = {**promotion.data, "event_id": done.promotion_id}
+    return state, Event(promotion.topic, promotion.type, data)
+
+
+def test_until_its_promotion_is_there_a_finished_challenger_answers_everything() -> None:
+    state, promotion = finished()
+    told = traffic(state)
+    assert told is not None and (told.version, told.share) == ("toy-2", 1.0)
+    apply_to(state, started(POLICY, 5, "toy-3"))  # a newer one changes nothing about that
+    assert traffic(state) == told
+    apply_to(state, promotion)
+    assert state.unsettled() is None and state.champion == "toy-2"
+
+
+def test_a_promotion_that_was_overtaken_is_not_due_when_the_old_champion_comes_back() -> None:
+    for late in (True, False):
+        state, promotion = finished()
+        apply_to(state, promoted("toy-9", 5, "toy-1", actor="bob"))
+        if late:
+            apply_to(state, promotion)
+            assert state.champion == "toy-9"
+        apply_to(state, promoted("toy-1", 7, "toy-9", "ModelRolledBack", "bob"))
+        assert state.champion == "toy-1"
+        assert state.unsettled() is None and traffic(state) is None
