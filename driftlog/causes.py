@@ -114,7 +114,7 @@ def _sketch(event: Event, known: Known) -> Iterator[Link]:
     )
     where = "all partitions" if data["partition"] < 0 else f"partition {data['partition']}"
     told = (
-        f"{data['count']:,} {'labelled ' if data['kind'] == 'outcomes' else ''}predictions of {where};"
+        f"{data['count']:,} predictions of {where};"
         f" the log holds {known.events.count(wanted):,} of {data['model_version']} in the window"
     )
     yield Link("rows", told=told)

@@ -97,7 +97,7 @@ def publish(
         for event in made:
             typer.echo(json.dumps({"published": not dry_run, **event.data}))
     else:
-        _print_corrections(made)
+        _print_corrections(answers, made)
         typer.echo(_told(order.by, answers, made, before, dry_run))
 
 
@@ -166,16 +166,17 @@ def _print_answers(answers: Sequence[Decided]) -> None:
         (a.event.time, a.event.id, f"{a.event.data['score']:.4f}", a.event.data["label"], a.truth)
         for a in answers[:SHOWN]
     ]
-    _table(("when (UTC)", "prediction", "score", "decided", "truth"), rows, len(answers))
+    _table(("asked (UTC)", "prediction", "score", "decided", "truth"), rows, len(answers))
 
 
-def _print_corrections(made: Sequence[Event]) -> None:
+def _print_corrections(answers: Sequence[Decided], made: Sequence[Event]) -> None:
+    asked = {answer.event.id: answer.event.time for answer in answers}
     rows = []
     for event in made[:SHOWN]:
         data: Any = event.data
         was = f"{data['logged_score']:.4f} -> {data['logged_label']}"
-        rows.append((event.time, data["of"], was, f"{data['score']:.4f} -> {data['label']}"))
-    _table(("when (UTC)", "prediction", "was", "is"), rows, len(made))
+        rows.append((asked[data["of"]], data["of"], was, f"{data['score']:.4f} -> {data['label']}"))
+    _table(("asked (UTC)", "prediction", "was", "is"), rows, len(made))
 
 
 def _table(names: Sequence[str], rows: Sequence[tuple[Any, ...]], count: int) -> None:

@@ -14,8 +14,10 @@ from driftlog.cli.errors import CliError
 def export(
     version: Annotated[str, typer.Argument(help="e.g. flights-3", metavar="VERSION")],
     mlflow: Annotated[
-        Path | None,
-        typer.Option("--mlflow", help="Folder of an MLflow file store; made if absent."),
+        str | None,
+        typer.Option(
+            "--mlflow", help="Folder of a file store (made if absent), or a tracking URI."
+        ),
     ] = None,
     openlineage: Annotated[
         Path | None,

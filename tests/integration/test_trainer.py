@@ -20,17 +20,18 @@ from typer.testing import CliRunner
 
 from driftlog import instance
 from driftlog.cli.errors import CliError
+from driftlog.cli.main import app
 from driftlog.cli.models import models_app
 from driftlog.cli.quality import quality_app
 from driftlog.cli.snapshots import snapshots_app
 from infra.settings import Settings
 from models.artifacts import ArtifactStore
-from models.dataset import from_arrow
+from models.dataset import from_arrow, golden_rows
 from models.history import History
 from models.registry import Registry, RegistryState, champion
 from models.registry_log import RegistryLog
 from models.snapshot_file import from_parquet, to_parquet
-from schemas.catalogue import RETRAIN_REQUESTS
+from schemas.catalogue import CORRECTIONS, RETRAIN_REQUESTS
 from schemas.codec import Codec
 from schemas.event import derive
 from streams.log import LogWriter, connect_codec, read
@@ -288,6 +289,87 @@ def test_snapshots_come_out_of_the_log_to_the_byte_and_leave_out_what_a_person_s
     cli("release", start, end, "--reason", "the test is over", app=quality_app)
     (again,) = cli("verify", taken["snapshot"], app=snapshots_app)
     assert again["equal"], "its query names what was left out then"
+
+
+def run_json(*words: str) -> list[dict[str, Any]]:
+    """The objects that `driftlog ... --json` prints."""
+    result = CliRunner().invoke(app, [*words, "--json"])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_a_version_is_made_again_to_the_byte(
+    services: Services, cli: Callable[..., list[dict[str, Any]]]
+) -> None:
+    services.outcome(services.request("first", day(20)))
+    (found,) = cli("reproduce", "wear-1")
+    assert found["identical"], found
+    assert (found["differences"], found["metrics"]) == ({}, {})
+    assert found["verdict"] == found["decided"]
+
+
+def test_why_leads_from_a_decision_to_its_request(
+    services: Services, cli: Callable[..., list[dict[str, Any]]]
+) -> None:
+    request_id = services.request("first", day(20))
+    decision = services.outcome(request_id)["event_id"]
+    (answer,) = run_json("why", decision[:13])
+    types, node = [], answer
+    while node:
+        types.append(node["type"])
+        node = next((c for c in node["causes"] if c["role"] == "caused by"), None)
+    chain = ["ModelPromoted", "ModelRegistered", "TrainingFinished", "TrainingStarted"]
+    assert types == [*chain, "SnapshotTaken", "RetrainRequested"]
+    assert answer["numbers"]["gate.recent_log_loss.passed"] is True
+    with pytest.raises(CliError, match="no event's id begins with 'nobody'"):
+        run_json("why", "nobody")
+
+
+def test_the_radius_of_every_version_is_what_its_files_hold(
+    services: Services, cli: Callable[..., list[dict[str, Any]]]
+) -> None:
+    services.outcome(services.request("first", day(20)))
+    store = ArtifactStore(services.settings.artifacts)
+    state = services.state
+    for name in services.versions:
+        version = state.versions[name]
+        (radius,) = run_json("blast", "--model", name, "--back")
+        assert radius["vector"]["exactly"]["count"] == version.reference_count
+        assert radius["vector"]["at_most"]["count"] == 0
+        taken = state.requests[version.request_id].step("SnapshotTaken", purpose="training")
+        if taken:
+            rows = from_parquet(WEAR, store.read(taken["path"], taken["snapshot"]))
+            learned = rows.ids[~golden_rows(rows.ids, WEAR.gate.golden_share)]
+            assert set(radius["vector"]["exactly"]["names"]) == set(learned)
+    (source,) = run_json(
+        *("blast", "--topic", "wear.predictions", "--where", "features_colour = 'red'")
+    )
+    red = {r.prediction.id for r in history(28) if r.prediction.data["features"]["colour"] == "red"}
+    assert set(source["prediction"]["exactly"]["names"]) == red
+    assert source["version"]["exactly"]["count"] == sum(
+        version.snapshot is not None
+        for version in state.versions.values()
+        if version.task == "wear"
+    )
+
+
+def test_corrections_are_published_once(
+    services: Services, cli: Callable[..., list[dict[str, Any]]]
+) -> None:
+    services.outcome(services.request("first", day(20)))
+    listed = run_json("corrections", "list", "wear-0", "--to", str(day(2)))
+    assert len(listed) == 400
+    words = ["corrections", "publish", "wear-0", "--with", "wear-1", "--reason", "it knew nothing"]
+    words += ["--to", str(day(2))]
+    wanted = run_json(*words, "--dry-run")
+    assert wanted
+    made = run_json(*words)
+    assert [one["event_id"] for one in made] == [one["event_id"] for one in wanted]
+    assert not run_json(*words)
+    log = read(services.settings.bootstrap, services.codec, [CORRECTIONS])
+    assert sorted(event.id for event in log) == sorted(one["event_id"] for one in made)
 
 
 def test_the_command_line_tells_and_changes_which_version_answers(
