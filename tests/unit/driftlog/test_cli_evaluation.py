@@ -17,7 +17,7 @@ from models.artifacts import ArtifactStore
 from models.lineage import Artifact, Cut, Run
 from models.registry import Registry
 from models.scorer import Scorer
-from streams.task import GatePolicy
+from streams.task import DAY_MS, GatePolicy
 from tests.unit.models.model_parts import UNTIL_MS, WEAR, asked, rows
 
 TASK = replace(WEAR, gate=GatePolicy(recent_days=3, golden_share=0.1, min_rows=50))
@@ -49,7 +49,8 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Any:
         events += [request, taken, registered, decided]
         if made.verdict.passed:
             scorer = Scorer.from_bytes(made.onnx)
-            champion = training.Champion(run.version, scorer, UNTIL_MS, stored.bytes)
+            seen_until = UNTIL_MS - 4 * DAY_MS  # so that newer rows can judge the next one
+            champion = training.Champion(run.version, scorer, seen_until, stored.bytes)
     state = Registry().apply(Registry().initial(), events)
     settings = SimpleNamespace(artifacts=store._root)
     return models._Open(settings, {"wear": TASK}, None, state)  # type: ignore[arg-type]
