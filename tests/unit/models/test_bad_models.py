@@ -206,6 +206,7 @@ def test_an_equal_model_is_wanted_only_if_it_is_cheaper(data: Dataset, fair: Sco
     jitter = np.random.default_rng(2).normal(0, 0.01, len(data))
     equal = np.clip(fair + jitter, 0.02, 0.98)
     assert failed(verdict(data, equal, fair, task=task)) == {"recent_log_loss"}
+    assert failed(verdict(data, fair, fair, task=task)) == {"recent_log_loss"}, "the same again"
     smaller = (Measure(BYTES, 450.0, 900.0, 1),)
     found = verdict(data, equal, fair, task=task, costs=smaller)
     assert found.passed and "cheaper: 0.50 of the champion's bytes" in found.reason
