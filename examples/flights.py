@@ -80,7 +80,8 @@ task = Task(
         follow_ups=0,  # it learns from the whole year so far, and no season makes the others worthless
     ),
     # What is judged has not seen the newest week, and what will answer has: as good as the champion is
-    # good enough, give or take the 2 % by which two fits differ in a week.
-    gate=GatePolicy(recent_days=7, max_recent_ratio=1.02),
+    # good enough, give or take the 2 % by which two fits differ in a week. Late flights are labelled late:
+    # a week of which a tenth is still in the air would flatter whoever says "in time".
+    gate=GatePolicy(recent_days=7, max_recent_ratio=1.02, min_maturity=0.9),
     source=moments,
 )

@@ -203,7 +203,8 @@ class Limits:
         cheaper = self._cheaper()
         if policy.rule == "not_worse" or cheaper:
             return Limit(equal.threshold, equal.passed, f"{equal.words}{cheaper}", True)
-        return self._loss(measure, measure.baseline - half)
+        # The same model again (a fit of the same rows) differs by nothing at all: that is no gain.
+        return self._loss(measure, measure.baseline - half - 10**-DECIMALS)
 
     def _golden(self, measure: Measure) -> Limit | None:
         most = self._policy.max_golden_ratio

@@ -147,14 +147,15 @@ def test_one_slice_that_got_worse(data: Dataset, fair: Scores) -> None:
 
 
 def test_slices_that_differ_by_chance_alone_pass(data: Dataset, fair: Scores) -> None:
-    """Noise that is the same on average in every slice: of 100 challengers few are held back."""
+    """Noise that is the same on average in every slice: of 40 challengers few are held back."""
+    task = replace(TASK, gate=replace(STRICT, fairness=None))
     refused = 0
-    for seed in range(100):
+    for seed in range(40):
         rng = np.random.default_rng(seed)
         noisy = np.clip(fair + rng.normal(0, 0.08, len(data)), 0.02, 0.98)
         other = np.clip(fair + rng.normal(0, 0.08, len(data)), 0.02, 0.98)
-        refused += "slice" in failed(verdict(data, noisy, other))
-    assert refused <= 5
+        refused += "slice" in failed(verdict(data, noisy, other, task=task))
+    assert refused <= 3
 
 
 def test_scores_that_are_far_too_sure(data: Dataset, fair: Scores) -> None:
@@ -205,6 +206,7 @@ def test_an_equal_model_is_wanted_only_if_it_is_cheaper(data: Dataset, fair: Sco
     jitter = np.random.default_rng(2).normal(0, 0.01, len(data))
     equal = np.clip(fair + jitter, 0.02, 0.98)
     assert failed(verdict(data, equal, fair, task=task)) == {"recent_log_loss"}
+    assert failed(verdict(data, fair, fair, task=task)) == {"recent_log_loss"}, "the same again"
     smaller = (Measure(BYTES, 450.0, 900.0, 1),)
     found = verdict(data, equal, fair, task=task, costs=smaller)
     assert found.passed and "cheaper: 0.50 of the champion's bytes" in found.reason
