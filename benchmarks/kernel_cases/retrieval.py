@@ -19,6 +19,7 @@ from kernels.gpu.runtime import Runtime
 from models import onnx_graph
 from models.encoder import Encoder, FeatureCode
 from models.ensembles import from_sklearn
+from models.recipes.gradient_boosting import tree as written_tree
 
 D = 384
 K = 10
@@ -100,7 +101,7 @@ def trees(n: int) -> Case:
     x[::7, 3] = np.nan
     mine = from_sklearn(model)
     encoder = Encoder("benchmark", tuple(FeatureCode(f"f{i}") for i in range(FEATURES)))
-    grown = [gradient_boosting.tree(predictor.nodes) for (predictor,) in model._predictors]
+    grown = [written_tree(predictor.nodes) for (predictor,) in model._predictors]
     file = onnx_graph.tree_ensemble(grown, float(np.ravel(model._baseline_prediction)[0]), encoder)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1

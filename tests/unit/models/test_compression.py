@@ -111,8 +111,24 @@ def test_int8_keeps_scores_close_and_alike_in_every_batch(made: tuple[Network, O
     assert variant(original, "int8") == data
 
 
+def test_a_pruned_network_learns_again_what_the_whole_one_said(
+    made: tuple[Network, Original],
+) -> None:
+    pytest.importorskip("torch")
+    network_, original = made
+    scorer = Scorer.from_bytes(original.data)
+    matrix = scorer.encoder.encode_columns(original.unseen.columns, 300)
+    before = scorer.score_matrix(matrix)
+    raw = scores(network.write(prune(network_, 0.6), scorer.encoder), matrix)
+    tuned = scores(variant(original, "prune", 0.6), matrix)
+    assert np.abs(tuned - before).mean() < np.abs(raw - before).mean()
+    assert variant(original, "prune", 0.6) == variant(original, "prune", 0.6)
+
+
 @pytest.mark.parametrize("method", ["int8", "prune", "low_rank"])
 def test_a_variant_keeps_what_its_file_says(made: tuple[Network, Original], method: str) -> None:
+    if method == "prune":
+        pytest.importorskip("torch")
     data = variant(made[1], method)
     assert note(data, THRESHOLD) == "0.25"
     assert note(data, CURVES) == "{}"
@@ -157,6 +173,7 @@ def test_the_gate_refuses_lost_quality_and_other_answers() -> None:
 
 
 def test_a_variant_that_ruins_the_scores_is_refused(made: tuple[Network, Original]) -> None:
+    pytest.importorskip("torch")
     strict = CompressionPolicy(max_loss_ratio=1.0001, max_difference=1e-6)
     found = table(made[1], ["prune"], strict, 0.9)
     assert found[1].reason.startswith(("compressed log loss", "score difference"))
