@@ -83,10 +83,16 @@ def variant(original: Original, method: str, strength: float | None = None) -> b
         return quantise(original.data, matrix, notes)
     if method == "low_rank":
         return write(factorise(network, amount), scorer.encoder, notes)
-    pruned = prune(network, amount)
+    pruned, whole = prune(network, amount), scorer.score_matrix(matrix)
+    tries = [pruned]
     if pruned.parameters < network.parameters:
-        pruned = tune(pruned, matrix, scorer.score_matrix(matrix), original.seed)
-    return write(pruned, scorer.encoder, notes)
+        tries.append(tune(pruned, matrix, whole, original.seed))
+    files = [write(one, scorer.encoder, notes) for one in tries]
+
+    def apart(data: bytes) -> float:
+        return float(np.abs(Scorer.from_bytes(data).score_matrix(matrix) - whole).mean())
+
+    return min(files, key=apart)  # where units that said nothing went, there is nothing to learn
 
 
 def notes_of(data: bytes) -> dict[str, str]:
