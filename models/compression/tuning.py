@@ -46,6 +46,6 @@ def _module(torch: Any, network: Network) -> Any:
             parts.append(nn.Flatten())
             continue
         with torch.no_grad():
-            parts[-1].weight.copy_(torch.from_numpy(layer.weight))
-            parts[-1].bias.copy_(torch.from_numpy(layer.bias))
+            parts[-1].weight.copy_(torch.from_numpy(layer.weight.copy()))
+            parts[-1].bias.copy_(torch.from_numpy(layer.bias.copy()))
     return nn.Sequential(*parts)
