@@ -57,7 +57,7 @@ MIN_FIT_ROWS = 100
 HELD_OUT = 0.25
 """Largest share of the rows that the recent window may take from the honest fit."""
 _LIBRARIES = ("numpy", "scikit-learn", "onnx", "onnxruntime")
-_DEEP = ("torch", "safetensors")
+_OTHERS = ("optuna", "river", "safetensors", "skl2onnx", "torch")
 """Told where they are installed."""
 
 
@@ -180,7 +180,7 @@ def golden_set(task: Task, rows: Dataset) -> NDArray[np.bool_] | None:
 def environment() -> dict[str, str]:
     """Versions of what made the file; `code` is the SHA-256 of our own modules that had a part in it."""
     found = {name: importlib.metadata.version(name) for name in _LIBRARIES}
-    for name in _DEEP:
+    for name in _OTHERS:
         with suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return {"python": platform.python_version(), "code": code_version(), **found}

@@ -16,6 +16,7 @@ from models.compression.gate import CompressionPolicy, gates, verdict
 from models.compression.low_rank import factorise
 from models.compression.pruning import prune
 from models.compression.quantisation import quantise
+from models.compression.tuning import tune
 from models.dataset import Dataset
 from models.gates import auc, log_loss
 from models.network import NotANetwork, read, write
@@ -77,11 +78,21 @@ def variant(original: Original, method: str, strength: float | None = None) -> b
         network = read(original.data)
     except NotANetwork as error:
         raise CannotTrain(f"{method} is for networks: {error}") from error
+    matrix = scorer.encoder.encode_columns(learned.columns, len(learned))
     if method == "int8":
-        matrix = scorer.encoder.encode_columns(learned.columns, len(learned))
         return quantise(original.data, matrix, notes)
-    smaller = prune(network, amount) if method == "prune" else factorise(network, amount)
-    return write(smaller, scorer.encoder, notes)
+    if method == "low_rank":
+        return write(factorise(network, amount), scorer.encoder, notes)
+    pruned, whole = prune(network, amount), scorer.score_matrix(matrix)
+    tries = [pruned]
+    if pruned.parameters < network.parameters:
+        tries.append(tune(pruned, matrix, whole, original.seed))
+    files = [write(one, scorer.encoder, notes) for one in tries]
+
+    def apart(data: bytes) -> float:
+        return float(np.abs(Scorer.from_bytes(data).score_matrix(matrix) - whole).mean())
+
+    return min(files, key=apart)  # where units that said nothing went, there is nothing to learn
 
 
 def notes_of(data: bytes) -> dict[str, str]:

@@ -99,8 +99,12 @@ def trial_seed(seed: int, number: int) -> int:
 
 
 def _suggest(space: Mapping[str, Range], earlier: Sequence[Trial], seed: int) -> dict[str, Any]:
-    import optuna
-
+    try:
+        import optuna
+    except ImportError:
+        raise CannotTrain(
+            "a search needs Optuna, which is not installed: install driftlog with its extra 'search'"
+        ) from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     spread = {name: _distribution(range_) for name, range_ in space.items()}
     sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS)

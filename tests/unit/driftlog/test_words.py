@@ -52,3 +52,19 @@ def test_what_is_not_understood_is_told_field_by_field() -> None:
 def test_a_promotion_names_both_versions_and_the_reason() -> None:
     data = {"model_version": "toy-2", "previous_version": "toy-1", "reason": "gates passed"}
     assert describe(Event("t", "ModelPromoted", data)) == "toy-2 replaces toy-1: gates passed"
+
+
+def test_a_trial_says_how_far_the_search_is_and_what_it_found() -> None:
+    data = {
+        "model_version": "digits-2",
+        "trial": 3,
+        "trials": 20,
+        "parameters": '{"learning_rate": 0.01}',
+        "value": 0.31234,
+        "reason": "",
+    }
+    assert describe(Event("driftlog.trials", "TrialFinished", data)) == (
+        "digits-2 trial 4 of 20: log-loss 0.3123 with learning_rate 0.01"
+    )
+    failed = {**data, "value": None, "reason": "no rows"}
+    assert "FAILED: no rows" in describe(Event("driftlog.trials", "TrialFinished", failed))

@@ -19,7 +19,7 @@ from models.onnx_graph import CURVES, THRESHOLD, note, with_note
 from models.recipes import CannotTrain
 from models.scorer import Scorer
 from tests.unit.models.model_parts import WEAR, rows
-from tests.unit.models.test_networks import built, images
+from tests.unit.models.test_networks import IMAGES, built, images
 
 EASY = CompressionPolicy(max_loss_ratio=10.0, max_difference=1.0)
 
@@ -111,8 +111,25 @@ def test_int8_keeps_scores_close_and_alike_in_every_batch(made: tuple[Network, O
     assert variant(original, "int8") == data
 
 
+def test_a_pruned_network_learns_again_what_the_whole_one_said() -> None:
+    pytest.importorskip("torch")
+    learned = images(400)
+    data = recipes.fit(IMAGES, learned, "mlp", {"hidden": (32,), "epochs": 20}, 7)
+    original = Original(IMAGES, data, "mlp", {}, 7, learned, images(300, seed=2))
+    scorer = Scorer.from_bytes(data)
+    matrix = scorer.encoder.encode_columns(original.unseen.columns, 300)
+    before = scorer.score_matrix(matrix)
+    raw = scores(network.write(prune(network.read(data), 0.5), scorer.encoder), matrix)
+    pruned = variant(original, "prune", 0.5)
+    assert hidden_widths(network.read(pruned).layers) == [16]
+    assert np.abs(scores(pruned, matrix) - before).mean() < 0.7 * np.abs(raw - before).mean()
+    assert variant(original, "prune", 0.5) == pruned
+
+
 @pytest.mark.parametrize("method", ["int8", "prune", "low_rank"])
 def test_a_variant_keeps_what_its_file_says(made: tuple[Network, Original], method: str) -> None:
+    if method == "prune":
+        pytest.importorskip("torch")
     data = variant(made[1], method)
     assert note(data, THRESHOLD) == "0.25"
     assert note(data, CURVES) == "{}"
@@ -157,6 +174,7 @@ def test_the_gate_refuses_lost_quality_and_other_answers() -> None:
 
 
 def test_a_variant_that_ruins_the_scores_is_refused(made: tuple[Network, Original]) -> None:
+    pytest.importorskip("torch")
     strict = CompressionPolicy(max_loss_ratio=1.0001, max_difference=1e-6)
     found = table(made[1], ["prune"], strict, 0.9)
     assert found[1].reason.startswith(("compressed log loss", "score difference"))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
 from models.artifacts import ArtifactRefused, ArtifactStore
 from models.encoder import Encoder, FeatureCode
-from models.onnx_graph import constant
+from models.onnx_graph import THRESHOLD, constant, with_note
 from models.registry import Registry
 from models.serving.deployments import Swapper, candidates, load
 from models.serving.service import Desk, Service
@@ -172,3 +172,18 @@ async def test_a_model_of_other_features_is_refused(stage: Stage, encoder: Encod
     (candidate,) = candidates(stage.state, "flights")
     with pytest.raises(ArtifactRefused):
         load(stage.store, FLIGHTS, candidate)
+
+
+async def test_a_version_that_brings_a_threshold_decides_by_it(tmp_path: Path) -> None:
+    """The task decides from 0.5 on, this version from 0.25 on."""
+    stage = Stage(ArtifactStore(tmp_path))
+    plain = constant(0.3, Encoder("flights", FEATURES))
+    stored = stage.store.put_model(with_note(plain, THRESHOLD, "0.25"))
+    event = registered(stage.store, "flights-1", 0.3)
+    with_threshold = {**event.data, "artifact": stored.sha256, "path": stored.path}
+    await stage.after(replace(event, data=with_threshold), promoted("flights-1"))
+    answer = await stage.service.predict("flights", {"instances": [flight()]})
+    assert answer["predictions"][0]["label"] == 1
+    await stage.after(registered(stage.store, "flights-2", 0.3), promoted("flights-2", NOW_MS + 1))
+    answer = await stage.service.predict("flights", {"instances": [flight()]})
+    assert answer["predictions"][0]["label"] == 0
