@@ -22,9 +22,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from driftlog.simulate.loop import LATENCY_MS, Run
 from benchmarks.year_run import run_arms
 from driftlog.simulate.history import UNLABELLED, History
+from driftlog.simulate.loop import LATENCY_MS, Run
 from examples.flights import task
 from models.gates import auc, log_loss
 from streams.task import HOUR_MS

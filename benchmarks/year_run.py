@@ -36,7 +36,9 @@ def run_arms(
     with Progress(*columns, console=Console(stderr=True)) as bars:
         pass_bar = bars.add_task("vectors", total=days or _YEAR_DAYS)
         began = time.monotonic()
-        _year = read_history(task, days, _day_by_day(lambda day: bars.update(pass_bar, completed=day)))
+        _year = read_history(
+            task, days, _day_by_day(lambda day: bars.update(pass_bar, completed=day))
+        )
         bars.update(pass_bar, completed=days or _YEAR_DAYS)
         seconds = {"vectors": time.monotonic() - began}
         context = multiprocessing.get_context("fork")

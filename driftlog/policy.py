@@ -31,8 +31,9 @@ def with_policy(
 ) -> tuple[Task, dict[str, str]]:
     """The task under the policy that `words` ('retrain.votes=1') ask for, and what that changes.
 
-    `from_log`: logged models are judged again, so only what a log can tell may differ. Raises PolicyError for an unknown field, a value of the wrong type or out of range, or a setting that a
-    log cannot tell the consequences of.
+    `from_log`: logged models are judged again, so only what a log can tell may differ. Raises PolicyError
+    for an unknown field, a value of the wrong type or out of range, or a setting that a log cannot tell the
+    consequences of.
     """
     asked: dict[str, dict[str, Any]] = {group: {} for group in GROUPS}
     for word in words:

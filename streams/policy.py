@@ -221,7 +221,10 @@ class RetrainReactor:
         if drift_votes >= needed and not self._stayed(state, measured):
             trigger, reason = "drift", f"{drift}; {measured}"
         elif performance_votes >= needed:
-            trigger, reason = "performance", f"{performance}; {drift}" if drift_votes else performance
+            trigger, reason = (
+                "performance",
+                f"{performance}; {drift}" if drift_votes else performance,
+            )
         elif self._follows_up(state):
             trigger = "follow_up"
             reason = follow_up_sentence(state.changed_before, state.changed)
@@ -234,11 +237,7 @@ class RetrainReactor:
     def _stayed(self, state: PolicyState, measured: Measured) -> bool:
         """True if the version still answers in a window that began after its successor was asked for."""
         asked = state.requested_at
-        return (
-            asked is not None
-            and state.asked_for == measured.version
-            and measured.start >= asked
-        )
+        return asked is not None and state.asked_for == measured.version and measured.start >= asked
 
     def _follows_up(self, state: PolicyState) -> bool:
         """True if so many labels came since a change that a model of before knows little of it."""

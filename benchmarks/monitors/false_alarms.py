@@ -161,9 +161,7 @@ def _inputs(
     truth = Yardstick([label], 1, POLICY), Yardstick([label], together, POLICY)
     for at, sketch in enumerate(sketches(stream, reference, known, TESTED)):
         histograms = [histogram_with_missing(column) for column in sketch]
-        ones = compare(
-            [(y, [h]) for y, h in zip(alone, histograms, strict=True)], POLICY
-        )
+        ones = compare([(y, [h]) for y, h in zip(alone, histograms, strict=True)], POLICY)
         for column, (drift,) in zip(inputs, ones, strict=True):
             yield f"PSI: {_named(column)}", drift.drifted
         labels = stream.labels[stream.windows == known + at]

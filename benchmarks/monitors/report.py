@@ -77,14 +77,26 @@ def show_delays(rows: Sequence[dict[str, Any]], streams: int, to: Console) -> No
                 for row in rows
                 if row["shift"] == shift and row["gradual"] == gradual
             }
-            best = min((row["score"] for row in rows if row["shift"] == shift
-                        and row["gradual"] == gradual), default=0)
+            best = min(
+                (
+                    row["score"]
+                    for row in rows
+                    if row["shift"] == shift and row["gradual"] == gradual
+                ),
+                default=0,
+            )
             table.add_row(
                 shift,
                 *(
                     f"[bold]{cells[m]}[/]"
-                    if any(r["monitor"] == m and r["shift"] == shift and r["gradual"] == gradual
-                           and r["score"] == best and r["shift"] != "none" for r in rows)
+                    if any(
+                        r["monitor"] == m
+                        and r["shift"] == shift
+                        and r["gradual"] == gradual
+                        and r["score"] == best
+                        and r["shift"] != "none"
+                        for r in rows
+                    )
                     else cells.get(m, "-")
                     for m in monitors
                 ),
@@ -126,7 +138,11 @@ def goals(found: dict[str, Any]) -> list[dict[str, Any]]:
         ours = [r for r in rows if r["monitor"] == "driftlog" and r["shift"] != "none"]
         best = 0
         for mine in ours:
-            same = [r["score"] for r in rows if (r["shift"], r["gradual"]) == (mine["shift"], mine["gradual"])]
+            same = [
+                r["score"]
+                for r in rows
+                if (r["shift"], r["gradual"]) == (mine["shift"], mine["gradual"])
+            ]
             best += mine["score"] <= min(same)
         calm = next(r for r in rows if r["monitor"] == "driftlog" and r["shift"] == "none")
         made.append(

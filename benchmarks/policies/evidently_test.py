@@ -1,4 +1,4 @@
-"""evidently's default drift test as a retrain policy: the real package, in a Python of its own, day by day."""
+"""evidently's default drift test as a retrain policy: the real package, in its own Python, day by day."""
 
 from __future__ import annotations
 
@@ -93,5 +93,7 @@ class EvidentlyTest:
 
     def _write(self, state: dict[str, Any], name: str, columns: Any) -> None:
         kinds = {"double": pa.float64(), "string": pa.string()}
-        arrays = {n: pa.array(v, kinds[self.task.vector[n]], from_pandas=True) for n, v in columns.items()}
+        arrays = {
+            n: pa.array(v, kinds[self.task.vector[n]], from_pandas=True) for n, v in columns.items()
+        }
         pq.write_table(pa.table(arrays), Path(state["folder"].name) / f"{name}.parquet")

@@ -1,4 +1,4 @@
-"""`driftlog simulate`: policies lived through side by side on a history, with real training, before one is chosen."""
+"""`driftlog simulate`: policies lived through side by side on a history, before one is chosen."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ DEFAULT = ("task", "never", "weekly")
 def simulate(
     task_file: Annotated[
         Path | None,
-        typer.Option("--task", help="The task's file. Its own source is the history, if none is named."),
+        typer.Option(
+            "--task", help="The task's file. Its own source is the history, if none is named."
+        ),
     ] = None,
     stream: Annotated[
         str | None,
@@ -50,7 +52,8 @@ def simulate(
         int | None, typer.Option("--days", min=1, help="Only so many days of the history.")
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option("--plot", help="Picture of loss and retrains (needs extra plots).")
+        Path | None,
+        typer.Option("--plot", help="Picture of loss and retrains (needs extra plots)."),
     ] = None,
     jobs: Annotated[int, typer.Option("--jobs", min=1, help="Policies run side by side.")] = 2,
     names: Annotated[bool, typer.Option("--list", help="Name the synthetic streams.")] = False,
@@ -90,8 +93,14 @@ def simulate(
     for run in runs:
         if not any(retrain.promoted for retrain in run.retrains):
             reasons = [retrain.verdict for retrain in run.retrains]
-            why = reasons[-1] if reasons else f"fewer labels than retrain.first_labels={task.retrain.first_labels}"
-            raise CliError(f"policy {run.name}: no model was ever promoted, nothing to compare: {why}")
+            why = (
+                reasons[-1]
+                if reasons
+                else f"fewer labels than retrain.first_labels={task.retrain.first_labels}"
+            )
+            raise CliError(
+                f"policy {run.name}: no model was ever promoted, nothing to compare: {why}"
+            )
     found = measure(task, history, runs, changes, spread, but=(sides.ORACLE,))
     if plot:
         _draw(plot, task, runs, history, changes)
@@ -180,7 +189,9 @@ def _show(
         table.add_row(*row(each))
     Console().print(table)
     if changes:
-        when = ", ".join(datetime.fromtimestamp(c / 1000, UTC).strftime("%Y-%m-%d") for c in changes)
+        when = ", ".join(
+            datetime.fromtimestamp(c / 1000, UTC).strftime("%Y-%m-%d") for c in changes
+        )
         typer.echo(f"the world changes on {when}")
     else:
         typer.echo("no change is known (--change DAY): delays and false alarms are not told")

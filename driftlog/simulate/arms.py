@@ -34,7 +34,7 @@ class Arm:
 
 
 def arm(task: Task, wanted: str, changes: Sequence[int] = ()) -> Arm:
-    """'never', 'daily', 'weekly', 'adwin', 'oracle', 'task', or settings ('retrain.votes=1,drift.alpha=0.05').
+    """One of NAMED, or settings ('retrain.votes=1,drift.alpha=0.05').
 
     `changes` (ms) are what the oracle knows. Raises PolicyError.
     """
@@ -70,7 +70,7 @@ def run_arms(
     told: Told = lambda name, done, total: None,
 ) -> list[Run]:
     """What each arm did, in order."""
-    global _history, _arms  # noqa: PLW0603 - forked workers share the history without a copy
+    global _history, _arms
     _history, _arms = history, arms
     context = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(min(processes, os.cpu_count() or 1, len(arms)), context) as pool:

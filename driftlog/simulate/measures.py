@@ -1,4 +1,4 @@
-"""What a policy was worth: loss and regret, how soon it saw a change, how often it cried for nothing, its effort."""
+"""What a policy was worth: loss and regret, how soon it saw a change, its false alarms, its effort."""
 
 from __future__ import annotations
 

@@ -37,7 +37,12 @@ def draw(
         for promoted, marker, size in ((True, "o", 34), (False, "x", 26)):
             times = [retrain.time for retrain in run.retrains if retrain.promoted == promoted]
             strip.scatter(
-                _time(times), [place] * len(times), color=color, marker=marker, s=size, linewidths=1.4
+                _time(times),
+                [place] * len(times),
+                color=color,
+                marker=marker,
+                s=size,
+                linewidths=1.4,
             )
     for axis in (top, strip):
         for change in changes:
@@ -48,7 +53,9 @@ def draw(
     top.legend(frameon=False, ncols=min(4, len(runs)), fontsize=9)
     strip.set_yticks(range(len(runs)), [run.name for run in runs], fontsize=9)
     strip.set_ylim(len(runs) - 0.5, -0.5)
-    strip.set_xlabel("event time; o a new model took over, x it stayed out, dashed: the world changes")
+    strip.set_xlabel(
+        "event time; o a new model took over, x it stayed out, dashed: the world changes"
+    )
     figure.savefig(path, dpi=120)
     plt.close(figure)
 

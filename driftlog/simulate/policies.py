@@ -1,4 +1,4 @@
-"""What may ask for a new model: the task's policy, a calendar, ADWIN on the errors, an oracle, nobody. Reactors."""
+"""What may ask for a new model, besides a task's policy: a calendar, ADWIN, an oracle, nobody. Reactors."""
 
 from __future__ import annotations
 

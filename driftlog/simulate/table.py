@@ -38,7 +38,9 @@ def _moments(task: Task, path: Path) -> Iterator[Ask | Truth]:
             where = f"{path}, line {line}"
             time = _time(row[TIME], where)
             if time < last:
-                raise TaskError(f"{where}: its time is before that of the line above: sort the file")
+                raise TaskError(
+                    f"{where}: its time is before that of the line above: sort the file"
+                )
             last = time
             while waiting and waiting[0][0] <= time:
                 yield Truth(*heapq.heappop(waiting))

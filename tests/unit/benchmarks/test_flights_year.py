@@ -79,7 +79,9 @@ def test_a_calendar_arm_changes_its_model_when_the_days_are_over(runs: dict[str,
     assert runs["daily"].read.sum() > runs["frozen"].read.sum()
 
 
-def test_the_report_measures_every_arm_on_the_same_rows(year: History, runs: dict[str, Run]) -> None:
+def test_the_report_measures_every_arm_on_the_same_rows(
+    year: History, runs: dict[str, Run]
+) -> None:
     report = summarise(year, runs, dict.fromkeys(("vectors", *runs), 1.0))
     assert len({arm["rows"] for arm in report["arms"].values()}) == 1
     assert (
