@@ -135,7 +135,7 @@ def measured(streams: int, peers: Mapping[str, Path | None], say: Say) -> list[d
 
 
 def _summary(alarms: Sequence[Array]) -> dict[str, Any]:
-    """Median rows to the alarm (of those found), share found, and `score`: the median, a miss counting most."""
+    """A row for each monitor, shift and pace; the calm windows of all streams are the shift 'none'."""
     delays = [
         float((np.flatnonzero(one[CALM:])[0] + 1) * WINDOW) if one[CALM:].any() else NEVER
         for one in alarms
