@@ -1,4 +1,4 @@
-"""What the loop is compared with: models that are trained on a calendar, or never. All answer the same requests."""
+"""What the loop is compared with: models that are trained on a calendar, or never. Same requests for all."""
 
 from __future__ import annotations
 

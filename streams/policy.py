@@ -285,6 +285,8 @@ class RetrainReactor:
                 RETRAIN_REQUESTS,
                 "RetrainRequested",
                 *(self.task.name, measured.end),
+                # another version's window of the same end may have asked before
+                *((trigger, measured.version) if trigger == "follow_up" else ()),
                 time=measured.time,
                 caused_by=measured.event_id,
                 task=self.task.name,

@@ -141,9 +141,10 @@ class RetrainPolicy:
     performance if the log-loss passed its threshold or Page-Hinkley raised an alarm. A model that comes soon
     after the loss has risen has learned mostly from before: up to `follow_ups` more are asked for, each once
     there are half as many labels more since the rise began. If the loss votes and a request brought no
-    better model, another is made after `retry_labels` more labels, cooldown or not; drift that a new model did
-    not help against is no reason any more. Without any vote, `growth` times as many new labels as were known at the last request are a reason, too (None: never):
-    a young model has more to gain from data than from the newest data.
+    better model, another is made after `retry_labels` more labels, cooldown or not; drift that a new model
+    did not help against is no reason any more. Without any vote, `growth` times as many new labels as were
+    known at the last request are a reason, too (None: never): a young model has more to gain from data
+    than from the newest data.
     """
 
     first_labels: int = 5_000

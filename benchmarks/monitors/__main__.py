@@ -1,7 +1,7 @@
 """Monitors: do false alarms stay at their stated level, and how soon is a planted shift found beside peers?
 
     python -m benchmarks.monitors [--quick] [--json FILE] [--only false-alarms|delays]
-        [--evidently PYTHON] [--nannyml PYTHON] [--processes N]
+        [--streams N] [--evidently PYTHON] [--nannyml PYTHON] [--kswin] [--processes N]
 
 Exit status 0 if every goal was met, 1 if not.
 """
@@ -19,7 +19,7 @@ from rich.console import Console
 
 from benchmarks.monitors import delays, false_alarms, report
 
-SHIFT_STREAMS, QUICK_SHIFT_STREAMS = 40, 10
+SHIFT_STREAMS, QUICK_SHIFT_STREAMS = 20, 5
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,6 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", choices=("false-alarms", "delays"), help="one of the two tables")
     parser.add_argument("--evidently", type=Path, metavar="PYTHON", help="a Python that has it")
     parser.add_argument("--nannyml", type=Path, metavar="PYTHON", help="a Python that has it")
+    parser.add_argument("--streams", type=int, metavar="N", help="calm streams of each size")
+    parser.add_argument("--kswin", action="store_true", help="river's KSWIN too: slow")
     parser.add_argument("--processes", type=int, default=2)
     asked = parser.parse_args(arguments)
     console = Console(width=120 if not sys.stdout.isatty() else None)
@@ -46,11 +48,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _false_alarms(asked: argparse.Namespace, console: Console) -> list[dict[str, Any]]:
     sizes = false_alarms.QUICK_SIZES if asked.quick else false_alarms.SIZES
-    streams = false_alarms.QUICK_STREAMS if asked.quick else false_alarms.STREAMS
-    rates = []
+    default = false_alarms.QUICK_STREAMS if asked.quick else false_alarms.STREAMS
+    streams = asked.streams or default
+    rates: list[false_alarms.Rate] = []
     for of_size in false_alarms.measured(streams, sizes, asked.processes):
         rates += of_size
         print(f"{streams} streams of windows of {of_size[0].size} rows", file=sys.stderr)
+        if asked.json:  # so far: the large sizes take minutes
+            found = {"false_alarms": [report.rate_json(rate) for rate in rates]}
+            asked.json.write_text(json.dumps(found, indent=1) + "\n")
     report.show_rates(rates, sizes, streams, console)
     return [report.rate_json(rate) for rate in rates]
 
@@ -58,7 +64,8 @@ def _false_alarms(asked: argparse.Namespace, console: Console) -> list[dict[str,
 def _delays(asked: argparse.Namespace, console: Console) -> list[dict[str, Any]]:
     streams = QUICK_SHIFT_STREAMS if asked.quick else SHIFT_STREAMS
     peers = {} if asked.quick else {"evidently": asked.evidently, "nannyml": asked.nannyml}
-    rows = delays.measured(streams, peers, lambda line: print(line, file=sys.stderr))
+    say = lambda line: print(line, file=sys.stderr)  # noqa: E731
+    rows = delays.measured(streams, peers, say, kswin=asked.kswin)
     report.show_delays(rows, streams, console)
     return rows
 

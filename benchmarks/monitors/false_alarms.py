@@ -26,7 +26,7 @@ from models.gates import log_loss
 from streams.drift import Yardstick, compare
 from streams.outcome_sums import Outcomes, add_up
 from streams.performance import change_detected, measure
-from streams.quality import share_failures, volume_failure
+from streams.quality import share_checks, volume_checks
 from streams.reference import build_reference, histogram_with_missing, label_column
 from streams.task import LABEL, DriftPolicy, Numeric, RetrainPolicy, Task
 from streams.window_bins import ModelBins
@@ -171,7 +171,7 @@ def _inputs(
         everything = [*compare([(family, histograms)], POLICY)[0], among_all]
         yield "drift, all columns together", any(drift.drifted for drift in everything)
         pairs = zip(inputs, sketch, strict=True)
-        failures = [share_failures(r, c, len(inputs), POLICY) for r, c in pairs]
+        failures = [share_checks(r, c, len(inputs), POLICY, QUALITY) for r, c in pairs]
         yield "quality, all shares together", any(failures)
 
 
@@ -183,7 +183,8 @@ def _volumes(rng: np.random.Generator, n: int) -> Iterator[tuple[str, bool]]:
     volumes = rng.poisson(n, 8)
     for at in (6, 7):
         usual = float(np.median(volumes[at - 6 : at]))
-        yield "quality, volume", volume_failure(int(volumes[at]), usual) is not None
+        (check,) = volume_checks(int(volumes[at]), usual, None, QUALITY)
+        yield "quality, volume", not check.passed
 
 
 def _losses(

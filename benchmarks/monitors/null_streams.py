@@ -1,4 +1,4 @@
-"""Streams in which nothing ever drifts, of the kinds that mislead monitors: skewed, heavy-tailed, rare, seasonal."""
+"""Streams in which nothing ever drifts, of the kinds that mislead monitors: skewed, rare, seasonal."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -71,9 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         task, changes, spread = _subject(name)
         history = read_history(task, asked.flights_days if name == FLIGHTS else None)
         arms = _arms(task, asked.evidently)
-        runs = run_arms(
-            history, arms, asked.processes, lambda n, *_: print(f"{name}: {n}", file=sys.stderr)
-        )
+        runs = run_arms(history, arms, asked.processes, _say(name))
         found = measure(task, history, runs, changes, spread)
         if asked.plots:
             asked.plots.mkdir(parents=True, exist_ok=True)
@@ -87,6 +85,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "every goal was met" if all(met) else f"{met.count(False)} of {len(met)} goals missed"
     )
     return 0 if all(met) else 1
+
+
+def _say(stream_name: str) -> Callable[[str, int, int], None]:
+    return lambda name, done, total: print(f"{stream_name}: {name}", file=sys.stderr)
 
 
 def _subject(name: str) -> tuple[Task, Sequence[int], int]:

@@ -1,4 +1,4 @@
-"""evidently's default drift test as a retrain policy: the real package, in a Python of its own, day by day."""
+"""evidently's default drift test as a retrain policy: the real package, in its own Python, day by day."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`driftlog simulate`: policies lived through side by side on a history, with real training, before one is chosen."""
+"""`driftlog simulate`: policies lived through side by side on a history, before one is chosen."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class Arm:
 
 
 def arm(task: Task, wanted: str, changes: Sequence[int] = ()) -> Arm:
-    """'never', 'daily', 'weekly', 'adwin', 'oracle', 'task', or settings ('retrain.votes=1,drift.alpha=0.05').
+    """One of NAMED, or settings ('retrain.votes=1,drift.alpha=0.05').
 
     `changes` (ms) are what the oracle knows. Raises PolicyError.
     """

@@ -1,4 +1,4 @@
-"""The closed loop in memory and virtual time: predictions, labels, windows, scoring, policy, real training, gates.
+"""The closed loop in memory and virtual time: predictions, labels, windows, policy, real training, gates.
 
 The folds, the reactors and `models.training.train` are the live system's own; only the log is in memory, with
 one partition, and a model answers `LATENCY_MS` after it was asked for. What asks for models is any reactor:
@@ -195,8 +195,10 @@ class Loop:
     def __init__(
         self, task: Task, history: History, policy: Reactor | None = None, name: str = "loop"
     ) -> None:
-        """`policy`: answers RetrainRequested, and may read any topic that the loop knows; the task's own policy
-        asks for the first real model, then it takes over. None: the task's policy all the time."""
+        """`policy`: answers RetrainRequested, and may read any topic that the loop knows.
+
+        The task's own policy asks for the first real model, then `policy` takes over. None: no other does.
+        """
         self._task = task
         self._history = history
         self._name = name

@@ -1,4 +1,4 @@
-"""What a policy was worth: loss and regret, how soon it saw a change, how often it cried for nothing, its effort."""
+"""What a policy was worth: loss and regret, how soon it saw a change, its false alarms, its effort."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Measures:
 
 def judged_rows(history: History, runs: Sequence[Run]) -> NDArray[np.bool_]:
     """Rows that count: labelled, and answered by a trained model in every run."""
-    rows = history.data.labels != UNLABELLED
+    rows = np.asarray(history.data.labels != UNLABELLED)
     for run in runs:
         rows &= ~np.isnan(run.scores)
     return rows

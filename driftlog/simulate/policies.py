@@ -1,4 +1,4 @@
-"""What may ask for a new model: the task's policy, a calendar, ADWIN on the errors, an oracle, nobody. Reactors."""
+"""What may ask for a new model, besides a task's policy: a calendar, ADWIN, an oracle, nobody. Reactors."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ class Adwin:
     def initial(self) -> AdwinState:
         from river.drift import ADWIN  # takes seconds to import
 
-        return AdwinState(ADWIN(delta=self._delta))
+        return AdwinState(ADWIN(delta=self._delta))  # type: ignore[no-untyped-call]
 
     def apply(self, state: AdwinState, batch: Sequence[Event]) -> AdwinState:
         state.due = []

@@ -1,8 +1,8 @@
-"""Synthetic streams with known change points, as Tasks: river's SEA, Agrawal and LED; abrupt, gradual, recurring.
+"""Synthetic streams with known change points, as Tasks: river's SEA, Agrawal and LED generators.
 
-All are seeded: every run sees the same rows. One concept gives way to another at each change, at once or,
-gradually, over `SPREAD_DAYS` in which either may have made a row; recurring ones come back to where they
-were. The label is known some hours after the question.
+All are seeded: every run sees the same rows. Changes are abrupt, gradual or recurring: one concept gives
+way to another, at once or over `SPREAD_DAYS` in which either may have made a row, and the second change
+leads back to the first concept. The label is known some hours after the question.
 """
 
 from __future__ import annotations

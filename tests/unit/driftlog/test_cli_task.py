@@ -97,12 +97,12 @@ def test_a_new_file_is_commented_and_says_what_to_change() -> None:
 
 
 def test_a_new_file_trains() -> None:
-    from benchmarks.year_stream import read_year
+    from driftlog.simulate.history import read_history
     from models.training import train
 
     run("new", "churn")
     task = load_task(Path("churn.py"))
-    year = read_year(task, days=15)
+    year = read_history(task, days=15)
     until = int(year.data.times[-1])
     rows = year.known(0, until)
     assert len(rows) >= task.retrain.first_labels

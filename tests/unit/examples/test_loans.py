@@ -8,8 +8,8 @@ from statistics import mean
 import numpy as np
 import pytest
 
-from benchmarks.year_stream import read_year
 from driftlog import Ask, Truth
+from driftlog.simulate.history import read_history
 from examples.loans import A_DAY, DAY_MS, DAYS, HOUR_MS, START_MS, moments, task
 from models.gates import log_loss
 from models.scorer import Scorer
@@ -70,7 +70,7 @@ def test_the_campaign_makes_applicants_younger(stream: list[Ask | Truth]) -> Non
 
 
 def test_it_trains_and_what_was_learned_fails_under_the_next_rule() -> None:
-    year = read_year(task, days=60)
+    year = read_history(task, days=60)
     until = START_MS + 20 * DAY_MS
     rows = year.known(until - task.recipe.training_days * DAY_MS, until)
     assert len(rows) > 3_000
@@ -89,7 +89,7 @@ def test_it_trains_and_what_was_learned_fails_under_the_next_rule() -> None:
 
 
 def test_the_feature_fold_fills_the_vector() -> None:
-    data = read_year(task, days=3).data
+    data = read_history(task, days=3).data
     assert list(data.columns) == list(task.vector)
     rates = data.columns["refused_72h"]
     assert np.isnan(rates[0])  # nothing is known at first

@@ -195,16 +195,56 @@ def test_the_first_model_is_asked_for_once_there_are_labels_enough() -> None:
     assert "3000 predictions have their labels" in request["reason"]
 
 
+def successors(days: int, **fields: Any) -> list[list[Event]]:
+    """Days that all drift, of versions that answer for five days each."""
+    return [day(n, "a", "b", version=f"toy-{1 + (n + 2) // 5}", **fields) for n in range(days)]
+
+
 def test_after_a_request_there_is_a_cool_down_in_event_time() -> None:
-    asked = requests(run(*[day(n, "a", "b") for n in range(14)]))
+    asked = requests(run(*successors(14)))
     assert [request["event_time"] // DAY for request in asked] == [3, 8, 13]
 
 
 def test_after_a_request_new_labels_must_have_come() -> None:
     few = [day(n, "a", "b", labelled=1000 if n < 2 else 100) for n in range(16)]
     assert len(requests(run(*few))) == 1
-    more = [day(n, "a", "b", labelled=1000 if n < 2 else 350) for n in range(16)]
-    assert len(requests(run(*more))) == 3
+    more = [*successors(3), *successors(20, labelled=350)[3:]]
+    asked = requests(run(*more))
+    assert [request["event_time"] // DAY for request in asked] == [3, 8, 14, 21]
+
+
+def test_drift_that_no_new_model_helped_against_is_no_reason_any_more() -> None:
+    assert len(requests(run(*[day(n, "a", "b") for n in range(40)]))) == 1
+
+
+def test_a_loss_that_stays_high_asks_again_without_a_cool_down() -> None:
+    few = RetrainReactor(replace(TASK, retrain=replace(TASK.retrain, retry_labels=1500)))
+    asked = requests(run(*[day(n, loss=0.6) for n in range(8)], policy=few))
+    # the first window that begins after the request on day 3 is known on day 5
+    assert [request["event_time"] // DAY for request in asked] == [3, 5, 7, 9]
+    assert {request["trigger"] for request in asked} == {"performance"}
+
+
+def test_a_model_of_before_the_change_is_followed_up_as_labels_of_after_it_come() -> None:
+    change = [day(n, loss=0.6) for n in (0, 1)]
+    calm = [day(n, version="toy-2") for n in range(2, 30)]
+    first, *more = requests(run(*change, *calm))
+    assert first["trigger"] == "performance"
+    # two windows of 1,000 labels knew of it: then 3,000, 5,000 (4,500 are passed within a day) and 8,000
+    assert [(r["trigger"], r["event_time"] // DAY) for r in more] == [
+        ("follow_up", 4),
+        ("follow_up", 6),
+        ("follow_up", 9),
+    ]
+    assert more[0]["reason"] == (
+        "3,000 labels since the change: 2,000 of them were known to the last request"
+    )
+
+
+def test_drift_without_loss_is_not_followed_up() -> None:
+    drifted = [day(n, "a", "b") for n in (0, 1)]
+    calm = [day(n, version="toy-2") for n in range(2, 30)]
+    assert len(requests(run(*drifted, *calm))) == 1
 
 
 def growing(growth: float | None) -> RetrainReactor:
@@ -381,8 +421,12 @@ def test_how_far_each_topic_was_read_does_not_matter(
 @given(topics())
 def test_requests_keep_their_distance(lanes: tuple[list[Event], ...]) -> None:
     answers, _ = play([event for lane in lanes for event in lane])
-    times = [request["event_time"] for request in requests(answers)]
-    assert all(b - a >= 5 * DAY for a, b in pairwise(times))
+    asked = requests(answers)
+    for one, other in pairwise(asked):
+        soon = other["trigger"] in ("follow_up", "performance")
+        least = 500 if soon else 2000
+        assert other["evidence"].get("labels", 0) >= least
+        assert soon or other["event_time"] - one["event_time"] >= 5 * DAY
 
 
 @settings(max_examples=30, deadline=None)
