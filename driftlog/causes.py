@@ -269,6 +269,8 @@ def _by_names(event: Event, known: Known) -> Iterator[Link]:
     for name, value in event.data.items():
         if name == "event_id" or not isinstance(value, str) or not value:
             continue
+        if value == event.data.get("caused_by"):
+            continue
         if name == "request_id" or not (name.endswith("_id") or name == "of"):
             continue
         found = known.events.by_id(value)
