@@ -45,6 +45,7 @@ LIVES = 40
 """Windows of a version that Page-Hinkley watches."""
 CONFIDENCE = 0.99
 _LEVEL = DriftPolicy(alpha=POLICY.alpha)
+QUALITY = QualityPolicy()
 AS_SHIPPED = Task("calm", (Numeric("x"),), "late", drift=_LEVEL)
 CHANCE_ALONE = replace(AS_SHIPPED, retrain=RetrainPolicy(max_log_loss_ratio=1.0))
 
