@@ -24,6 +24,7 @@ from benchmarks.monitors.null_streams import (
 )
 from models.gates import log_loss
 from streams.drift import Yardstick, compare
+from streams.expectations import QualityPolicy
 from streams.outcome_sums import Outcomes, add_up
 from streams.performance import change_detected, measure
 from streams.quality import share_checks, volume_checks
