@@ -19,6 +19,8 @@ from models.registry import RegistryState, Request, Version
 from models.scorer import Scorer
 from streams.task import Recipe, Task
 
+SAMPLING = ("max_rows", "sampling", "half_life_days")
+"""What TrainingStarted tells besides the recipe's parameters."""
 TOLERANCE = 1e-6
 """Largest difference of a score, on any row of the snapshot, at which two models count as the same."""
 
@@ -72,13 +74,8 @@ def reproduce(
     All inputs come from the log: the snapshot by its hash (cut from `history` again if the file is gone),
     recipe, parameters and seed of the version, the golden set and champion that it was judged by.
     """
-    recipe = Recipe(
-        version.recipe,
-        json.loads(version.parameters),
-        task.recipe.training_days,
-        version.seed,
-    )
-    then = dataclasses.replace(task, recipe=recipe)
+    request = state.requests.get(version.request_id, Request())
+    then = dataclasses.replace(task, recipe=_recipe(task, version, request))
     lost = sorted(set(version.features) - set(task.vector))
     if lost:
         raise NotReproducible(
@@ -87,14 +84,13 @@ def reproduce(
     differences = _environment(version)
     if version.snapshot is None:
         return _constant(then, version, differences, tolerance)
-    request = state.requests.get(version.request_id, Request())
     taken = request.step("SnapshotTaken", purpose="training")
     if taken is None:
         raise NotReproducible(f"the log holds no snapshot of request {version.request_id}")
     rows, recut = _rows(then, taken, store, history)
     golden = None
     if version.golden is not None:
-        golden = _rows(then, state.golden[version.task], store, None)[0]
+        golden = _rows(then, _golden(state, version), store, None)[0]
     made = training.train(
         then,
         rows,
@@ -129,6 +125,37 @@ def reproduce(
         differences=differences,
         recut=recut,
     )
+
+
+def _recipe(task: Task, version: Version, request: Request) -> Recipe:
+    """As the version was trained: what a search found, and the rows that were sampled."""
+    parameters = json.loads(version.parameters)
+    if "compression" in parameters:
+        raise NotReproducible(
+            f"{version.version} was made from the file of {version.parent}, not from rows:"
+            f" reproduce {version.parent}, and compress it again"
+        )
+    started = request.step("TrainingStarted", model_version=version.version)
+    told = json.loads(started["parameters"]) if started else {}
+    fields = {"max_rows": None, **{name: told[name] for name in SAMPLING if name in told}}
+    costs = task.recipe.costs if "threshold" in version.metrics else None
+    return dataclasses.replace(
+        task.recipe,
+        name=version.recipe,
+        parameters=parameters,
+        seed=version.seed,
+        search={},
+        costs=costs,
+        **fields,
+    )
+
+
+def _golden(state: RegistryState, version: Version) -> Mapping[str, Any]:
+    """The golden set of its time."""
+    for taken in state.golden_sets.get(version.task, ()):
+        if taken["snapshot"] == version.golden:
+            return taken
+    raise NotReproducible(f"the log holds no golden set {str(version.golden)[:12]}")
 
 
 def _constant(
