@@ -5,8 +5,10 @@ Data flow is followed, with these edges (exact unless it says otherwise):
 - a prediction's vector -> its answer -> the input window of its version and event time;
 - a prediction, and its label if one came in time (of several the first in its partition) -> its window of
   performance;
-- both -> every snapshot that holds the row by the definition of its query: its span, its part of the log;
-- a row of a training snapshot, unless it is a golden one -> the version that was trained on it;
+- both -> every snapshot that holds the row by the definition of its query: its span, its part of the log,
+  and what was in quarantine;
+- a row of a training snapshot, unless it is a golden one -> the version that was trained on it (*at most*
+  where the recipe samples);
 - a version -> each of its answers;
 - a label -> rolling rates of later predictions within their hours, of the same key and, through the share
   over all that rates are drawn to, of any key: *at most*, since serving may have answered before it came;
@@ -263,8 +265,9 @@ class Blast:
             if taken["purpose"] != "golden":
                 learned = ~golden
                 here = np.full(int(learned.sum()), place, np.int64)
-                yield Pairs(VECTOR, TRAINED, rows[learned], here)
-                yield Pairs(LABEL, TRAINED, labels[learned], here)
+                level = EXACTLY if self.facts.task.recipe.max_rows is None else AT_MOST
+                yield Pairs(VECTOR, TRAINED, rows[learned], here, level)
+                yield Pairs(LABEL, TRAINED, labels[learned], here, level)
         of_version = pd.Index([version["model_version"] for version in self.facts.versions])
         for place, version in enumerate(self.facts.versions):
             taken_at = by_sha.get(("training", version.get("snapshot") or ""))
@@ -284,6 +287,9 @@ class Blast:
         held = _before(ends, predictions_topic(task.name), made.partitions, made.offsets)[rows]
         held &= (made.times[rows] >= taken["from_time"]) & (made.times[rows] < taken["to_time"])
         held &= about.times[labels] <= made.times[rows] + task.label_delay_ms
+        for out in taken.get("excluded", ()):  # in quarantine
+            begin, end = out["from_time"], out["to_time"]
+            held &= (made.times[rows] < begin) | (made.times[rows] >= end)
         return rows[held], labels[held]
 
     def _decisions(self) -> Iterator[Edges]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from driftlog.cli.errors import CliError
-from driftlog.cli.opened import Opened, choose, given, lines, open_log, user
+from driftlog.cli.opened import Opened, given, lines, open_log, user
 
 if TYPE_CHECKING:
     from streams.fold import Fold
@@ -111,41 +111,6 @@ def release(
 ) -> None:
     """Let the predictions of a window, or of a span, train again, whatever the checks say."""
     _say("QuarantineReleased", start, end, reason, task, as_json)
-
-
-@quality_app.command()
-def skew(task: OneTask = None, as_json: Json = False) -> None:
-    """Hold each observed feature that was served against the history; status 1 if one differs.
-
-    An observation that was recorded after the prediction it is about had been served makes them differ, too.
-    """
-    from driftlog import instance
-    from models.history import History, HistoryUnavailable
-    from models.point_in_time import observed, skew_sql
-
-    settings = instance.settings()
-    tasks = {one.name: one for one in instance.tasks(settings)}
-    chosen = choose(tasks, task)
-    history, wrong = History(settings.clickhouse), 0
-    try:
-        for feature in observed(chosen):
-            (row,) = history.query(skew_sql(chosen, feature)).to_pylist()
-            wrong += row["different"]
-            if as_json:
-                lines([{"feature": feature.name, **row}])
-            else:
-                typer.echo(
-                    f"{feature.name}: {row['different']:,} of {row['predictions']:,} predictions"
-                    " were served another value than is stored"
-                )
-    except HistoryUnavailable as error:
-        raise CliError(str(error)) from error
-    finally:
-        history.close()
-    if not observed(chosen):
-        typer.echo(f"{chosen.name} has no observed features")
-    if wrong:
-        raise CliError(f"{wrong:,} served values differ from the history")
 
 
 def _say(
