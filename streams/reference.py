@@ -164,7 +164,12 @@ def _derived(
     }
     order = np.unique(windows, return_inverse=True)[1]
     many = order.max(initial=0) + 1 >= ALTERNATE_WINDOWS
-    fitted = (order if many else np.arange(len(windows))) % 2 == 0
+    ranked = np.lexsort(
+        [*numeric.values(), windows]
+    )  # within each window, whatever the rows' order
+    place = np.empty(len(windows), np.int64)
+    place[ranked] = np.arange(len(windows))
+    fitted = (order if many else place) % 2 == 0
     described = transforms({n: x[fitted] for n, x in numeric.items()}, kinds, policy)
     made = derived.from_reference(described)
     assert made is not None

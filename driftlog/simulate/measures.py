@@ -43,9 +43,9 @@ class Measures:
 
 def judged_rows(history: History, runs: Sequence[Run]) -> NDArray[np.bool_]:
     """Rows that count: labelled, and answered by a trained model in every run."""
-    rows = np.asarray(history.data.labels != UNLABELLED)
+    rows: NDArray[np.bool_] = history.data.labels != UNLABELLED
     for run in runs:
-        rows &= ~np.isnan(run.scores)
+        rows = rows & ~np.isnan(run.scores)
     return rows
 
 

@@ -110,7 +110,8 @@ class Adwin:
     def initial(self) -> AdwinState:
         from river.drift import ADWIN  # takes seconds to import
 
-        return AdwinState(ADWIN(delta=self._delta))  # type: ignore[no-untyped-call]
+        kind: Any = ADWIN
+        return AdwinState(kind(delta=self._delta))
 
     def apply(self, state: AdwinState, batch: Sequence[Event]) -> AdwinState:
         state.due = []
