@@ -85,6 +85,8 @@ def _encode(  # type: ignore[no-untyped-def]
             else:
                 out[at] = 2
                 at = _double(features[row, place], out, at + 1)
+        out[at] = 0  # no route
+        at += 1
         ends[row] = at
     return at
 

@@ -18,7 +18,12 @@ from models.training import Trained
 from tests.simulation.trainer_world import TASK, World
 
 ENDS = {"ModelPromoted", "PromotionRejected", "TrainingFailed"}
-STEPS = {"SnapshotTaken": 2, "TrainingStarted": 1, "TrainingFinished": 1, "ModelRegistered": 1}
+STEPS = {
+    "SnapshotTaken": 2,
+    **dict.fromkeys(
+        ("QualityChecked", "TrainingStarted", "TrainingFinished", "ModelRegistered"), 1
+    ),
+}
 TIMES = ("event_time", "duration_ms")
 """What another try may say otherwise: when it was, and how long it took."""
 

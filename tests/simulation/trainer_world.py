@@ -22,7 +22,9 @@ from models.trainer import Trainer
 from models.trainer_metrics import TrainerMetrics
 from schemas.catalogue import RETRAIN_REQUESTS
 from schemas.event import Event, Position, derive
+from streams.expectations import QualityPolicy
 from streams.fold import Projector
+from streams.quarantine import Quarantine
 from streams.task import GatePolicy, Recipe, Task
 from tests.unit.models.model_parts import UNTIL_MS, WEAR, rows
 from tests.unit.models.serving_parts import codec
@@ -31,6 +33,7 @@ TASK: Task = dataclasses.replace(
     WEAR,
     recipe=Recipe("logistic_regression", training_days=30),
     gate=GatePolicy(recent_days=3, golden_share=0.1, min_rows=30),
+    quality=QualityPolicy(leakage=False),  # many trainings more, at each death
 )
 ROWS = rows(400)
 
@@ -81,12 +84,15 @@ class ProcessLog:
 
     def __init__(self, durable: DurableLog, fuse: Fuse) -> None:
         self._durable, self._fuse = durable, fuse
-        self._projector = Projector([Registry()])
+        self._projector = Projector([Registry(), Quarantine(TASK)])
 
     @property
     def state(self) -> RegistryState:
         found: RegistryState = self._projector.states["registry"]
         return found
+
+    def state_of(self, fold: str) -> Any:
+        return self._projector.states[fold]
 
     def catch_up(self) -> None:
         self._projector.feed(self._durable.records)
@@ -216,9 +222,9 @@ class World:
         return {path.stem for path in (self.folder / "models").glob("*.onnx")}
 
     def _train(self, train: Callable[..., training.Trained]) -> Callable[..., training.Trained]:
-        def trained(*arguments: Any) -> training.Trained:
+        def trained(*arguments: Any, **more: Any) -> training.Trained:
             self.fuse.burn("before the training")
-            found = train(*arguments)
+            found = train(*arguments, **{**more, "clock": None})  # latencies differ each time
             self.fuse.burn("the training is over")
             return self.retrained(found)
 

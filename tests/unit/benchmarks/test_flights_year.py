@@ -21,6 +21,9 @@ TASK = replace(
     prior_score=0.5,
     recipe=replace(task.recipe, parameters={"iterations": 10, "leaves": 4}),
     retrain=replace(task.retrain, first_labels=3_000),
+    gate=replace(
+        task.gate, min_maturity=None
+    ),  # after four days an eighth of the labels is on its way
 )
 
 

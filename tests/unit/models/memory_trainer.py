@@ -17,6 +17,7 @@ from models.snapshot_file import Span
 from models.trainer import Trainer
 from models.trainer_metrics import TrainerMetrics
 from schemas.event import Event
+from streams.quarantine import QuarantineState
 from streams.task import Task
 from tests.unit.models.model_parts import START_MS, UNTIL_MS
 
@@ -36,6 +37,9 @@ class MemoryLog:
     @property
     def state(self) -> RegistryState:
         return Registry().apply(Registry().initial(), self.events)
+
+    def state_of(self, fold: str) -> Any:
+        return QuarantineState()
 
     def catch_up(self) -> None:
         pass
@@ -61,7 +65,7 @@ class MemorySnapshots:
     store: ArtifactStore
     rows: Dataset
 
-    def take(self, run: Run, offsets: Any, pause: Any) -> Cut:
+    def take(self, run: Run, offsets: Any, pause: Any, kept_out: Any = ()) -> Cut:
         stored = self.store.put_snapshot(snapshot_file.to_parquet(run.task, self.rows))
         span = Span(START_MS, UNTIL_MS)
         return Cut(

@@ -102,7 +102,8 @@ def test_a_task_that_rolls_out_gets_a_rollout_instead_of_a_promotion() -> None:
     task = replace(WEAR, rollout=RolloutPolicy("canary"))
     run = Run(task, asked("r1", 100).data, "wear-1")
     registered = run.registered(NOW, ARTIFACT, caused_by="f")
-    passed, failed = Verdict(True, (GATE,), "fine"), Verdict(False, (GATE,), "worse")
+    gate = {**GATE.record(), "threshold": 0.5, "passed": True}
+    passed, failed = Verdict(True, (gate,), "fine"), Verdict(False, (gate,), "worse")
     event = run.decided(NOW, registered.data, "wear-0", passed)
     again = run.decided(NOW + 1, registered.data, "wear-0", passed)
     assert (event.topic, event.type, event.id) == (ROLLOUTS, "RolloutStarted", again.id)

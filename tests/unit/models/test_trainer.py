@@ -20,6 +20,7 @@ from models.snapshots import Snapshots
 from models.trainer import Trainer
 from models.trainer_metrics import TrainerMetrics
 from schemas.event import Event, Position
+from streams.quarantine import Quarantine
 from streams.task import DAY_MS, GatePolicy
 from tests.unit.models.model_parts import UNTIL_MS, WEAR, asked, rows
 from tests.unit.models.serving_parts import codec
@@ -37,6 +38,9 @@ class Log:
         self.state: RegistryState = Registry().initial()
         self.events: list[Event] = []
         self._codec = codec(TASK)
+
+    def state_of(self, fold: str) -> Any:
+        return Quarantine(TASK).initial()
 
     def catch_up(self) -> None:
         pass
