@@ -261,7 +261,7 @@ class Run:
                 reason=verdict.reason,
                 actor=ACTOR,
                 gates=[dict(gate) for gate in verdict.gates],
-                evidence=[dict(measure) for measure in verdict.evidence],
+                gate_evidence=[dict(measure) for measure in verdict.evidence],
             )
         event = self._event(
             DEPLOYMENTS,
