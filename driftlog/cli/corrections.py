@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from driftlog.cli.errors import CliError
+from driftlog.cli.opened import OpenedRegistry, given, lines, open_registry, user
+from driftlog.cli.options import Json, Reason
 from driftlog.cli.progress import progress_bar
 
 if TYPE_CHECKING:
-    from driftlog.cli.models import _Open
     from driftlog.corrections import Decided
     from schemas.event import Event
     from streams.task import Task
@@ -27,19 +27,15 @@ BATCH = 2_000
 Version = Annotated[str, typer.Argument(help="The version that answered.", metavar="VERSION")]
 From = Annotated[str | None, typer.Option("--from", help="Event time, inclusive.")]
 To = Annotated[str | None, typer.Option("--to", help="Event time, exclusive.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 
 
 @corrections_app.command("list")
 def list_(version: Version, since: From = None, until: To = None, as_json: Json = False) -> None:
     """Every answer of a version in a span of event time, with the truth where it is known."""
-    from driftlog.cli import models
-
-    opened = models._open()
+    opened = open_registry()
     answers = _answers(opened, version, since, until, as_json)
     if as_json:
-        for answer in answers:
-            typer.echo(json.dumps(answer.to_json()))
+        lines(answer.to_json() for answer in answers)
         return
     _print_answers(answers)
     typer.echo(_summary(version, answers))
@@ -49,9 +45,7 @@ def list_(version: Version, since: From = None, until: To = None, as_json: Json 
 def publish(
     version: Version,
     by: Annotated[str, typer.Option("--with", help="The version that answers instead.")],
-    reason: Annotated[
-        str, typer.Option("--reason", help="Why: it goes into the log with your name.")
-    ],
+    reason: Reason,
     since: From = None,
     until: To = None,
     scores: Annotated[
@@ -65,27 +59,26 @@ def publish(
 
     A correction of a prediction by a version is said once: what is published is left out of a second run.
     """
-    from driftlog.cli import models
     from driftlog.corrections import Ordered, corrections
     from driftlog.counterfactual import load_version
     from models.artifacts import ArtifactRefused
     from streams.log import LogWriter
 
-    opened = models._open()
+    opened = open_registry()
     if by == version:
         raise CliError(f"{version} cannot correct itself: --with names another version")
-    known = models._version(opened, by)
-    task = models._task(opened, known.task)
-    if models._version(opened, version).task != task.name:
+    known = opened.version(by)
+    task = opened.task(known.task)
+    if opened.version(version).task != task.name:
         raise CliError(f"{version} and {by} answer for different tasks")
-    order = Ordered(version, by, models._given(reason), models._user(), scores)
+    order = Ordered(version, by, given(reason), user(), scores)
     try:
         scorer = load_version(opened.settings, opened.state, by)
     except ArtifactRefused as error:
         raise CliError(f"the artifact of {by} is not what was registered: {error}") from error
     answers = _answers(opened, version, since, until, as_json)
     before = _published(opened)
-    time = models._event_time(opened, task)
+    time = opened.event_time(task)
     made = list(corrections(answers, task, scorer, order, time, before))
     if not dry_run:
         writer = LogWriter(opened.settings.bootstrap, opened.codec)
@@ -94,26 +87,24 @@ def publish(
                 writer.append(made[at : at + BATCH])
                 on_progress(min(at + BATCH, len(made)), len(made))
     if as_json:
-        for event in made:
-            typer.echo(json.dumps({"published": not dry_run, **event.data}))
+        lines({"published": not dry_run, **event.data} for event in made)
     else:
         _print_corrections(answers, made)
         typer.echo(_told(order.by, answers, made, before, dry_run))
 
 
 def _answers(
-    opened: _Open, version: str, since: str | None, until: str | None, quiet: bool
+    opened: OpenedRegistry, version: str, since: str | None, until: str | None, quiet: bool
 ) -> list[Decided]:
-    from driftlog.cli import models
     from driftlog.cli.replay import parse_time
     from driftlog.corrections import decided
 
-    task = models._task(opened, models._version(opened, version).task)
+    task = opened.task(opened.version(version).task)
     first, last = (parse_time(text) if text else None for text in (since, until))
     return decided(_events(opened, task, quiet), task, version, first, last)
 
 
-def _events(opened: _Open, task: Task, quiet: bool) -> Iterator[Event]:
+def _events(opened: OpenedRegistry, task: Task, quiet: bool) -> Iterator[Event]:
     """Predictions and labels of the task, each once."""
     from driftlog.counterfactual import topics_of
     from streams import log
@@ -128,7 +119,7 @@ def _events(opened: _Open, task: Task, quiet: bool) -> Iterator[Event]:
                 yield event
 
 
-def _published(opened: _Open) -> set[str]:
+def _published(opened: OpenedRegistry) -> set[str]:
     from schemas.catalogue import CORRECTIONS
     from streams import log
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from driftlog.cli.errors import CliError
+from driftlog.cli.opened import lines
+from driftlog.cli.options import Json, OneTask
 
 if TYPE_CHECKING:
     from infra.settings import Settings
@@ -21,16 +22,12 @@ features_app = typer.Typer(
     help="The feature store: definitions, values of any moment, skew, Feast.", no_args_is_help=True
 )
 
-OneTask = Annotated[
-    str | None, typer.Option("--task", help="Needed only where there are several tasks.")
-]
 Since = Annotated[
     str | None, typer.Option("--from", help="Event time, inclusive. Default: the first prediction.")
 ]
 Until = Annotated[
     str | None, typer.Option("--to", help="Event time, exclusive. Default: after the last one.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 
 
 @features_app.command("list")
@@ -39,7 +36,7 @@ def list_(task: OneTask = None, as_json: Json = False) -> None:
     chosen = _task(task)
     rows = [{"feature": f.name, "definition": definition(f), "doc": f.doc} for f in chosen.features]
     if as_json:
-        _lines(rows)
+        lines(rows)
     else:
         _table(rows, ("feature", "definition", "doc"))
 
@@ -73,7 +70,7 @@ def get(
     else:
         vector = _online(chosen, instance)
     if as_json:
-        _lines([vector])
+        lines([vector])
     else:
         _table([{"feature": name, "value": _shown(vector[name])} for name in vector])
 
@@ -100,7 +97,7 @@ def check(
             found.append(skew(history, chosen, feature, span))
         on_progress(len(features), len(features))
     if as_json:
-        _lines([dataclasses.asdict(each) for each in found])
+        lines([dataclasses.asdict(each) for each in found])
     elif found:
         _table([_skew_row(each) for each in found])
     else:
@@ -136,7 +133,7 @@ def export(
         except TooMuch as error:
             raise CliError(str(error)) from error
     if as_json:
-        _lines(rows)
+        lines(rows)
         return
     _table(rows)
     typer.echo(f"a Feast repository: cd {folder} && feast apply")
@@ -246,11 +243,6 @@ def _shown(value: object) -> str:
     if value is None:
         return "missing"
     return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _lines(rows: list[dict[str, Any]]) -> None:
-    for row in rows:
-        typer.echo(json.dumps(row))
 
 
 def _table(rows: list[dict[str, Any]], columns: tuple[str, ...] = ()) -> None:

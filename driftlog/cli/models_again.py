@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from driftlog.cli.errors import CliError
+from driftlog.cli.opened import open_registry
+from driftlog.cli.options import OneVersion
 
 if TYPE_CHECKING:
     from driftlog.reproduce import Reproduced
 
 
 def reproduce(
-    version: Annotated[str, typer.Argument(help="e.g. flights-3", metavar="VERSION")],
+    version: OneVersion,
     tolerance: Annotated[
         float,
         typer.Option(
@@ -28,16 +30,15 @@ def reproduce(
     Says whether the file is equal to the byte, else the largest difference of a score on the snapshot's
     rows, and in what the environment of now differs from that of then.
     """
-    from driftlog.cli import models
     from driftlog.reproduce import NotReproducible
     from driftlog.reproduce import reproduce as again
     from models.artifacts import ArtifactStore
     from models.history import History, HistoryUnavailable
     from models.recipes import CannotTrain
 
-    opened = models._open()
-    known = models._version(opened, version)
-    task = models._task(opened, known.task)
+    opened = open_registry()
+    known = opened.version(version)
+    task = opened.task(known.task)
     history = History(opened.settings.clickhouse)
     try:
         store = ArtifactStore(opened.settings.artifacts)

@@ -9,10 +9,12 @@ from typing import Annotated
 import typer
 
 from driftlog.cli.errors import CliError
+from driftlog.cli.opened import open_registry
+from driftlog.cli.options import OneVersion
 
 
 def export(
-    version: Annotated[str, typer.Argument(help="e.g. flights-3", metavar="VERSION")],
+    version: OneVersion,
     mlflow: Annotated[
         str | None,
         typer.Option(
@@ -25,12 +27,12 @@ def export(
     ] = None,
 ) -> None:
     """Write a version and where it comes from in the form that other tools read."""
-    from driftlog.cli import models, models_text
+    from driftlog.cli import models_text
 
     if mlflow is None and openlineage is None:
         raise CliError("say where to: --mlflow FOLDER, --openlineage FILE, or both")
-    opened = models._open()
-    known = models._version(opened, version)
+    opened = open_registry()
+    known = opened.version(version)
     lineage = models_text.lineage(opened.state, known)
     if openlineage is not None:
         brokers = opened.settings.bootstrap.split(",", maxsplit=1)[0]

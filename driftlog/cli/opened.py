@@ -15,9 +15,11 @@ from driftlog.cli.errors import CliError
 
 if TYPE_CHECKING:
     from infra.settings import Settings
+    from models.registry import RegistryState, Version
     from schemas.codec import Codec
     from schemas.event import Event
     from streams.fold import Fold
+    from streams.rollout_state import TaskRollouts
     from streams.task import Task
 
 
@@ -34,17 +36,50 @@ class Opened:
         """The named task, or the only one; raises CliError."""
         return choose(self.tasks, name)
 
-    def event_time(self, task: Task) -> int:
-        """Event time (ms) of what happens now, see `models.event_time`."""
+    def event_time(self, task: Task | None, not_before: int | None = None) -> int:
+        """Event time (ms) of what happens now, see `models.event_time`, but not before `not_before`.
+
+        Without a task it is the wall clock.
+        """
         from models.event_time import event_time_now, newest_predictions
 
+        now_ms = int(time.time() * 1000)
+        if task is None:
+            return now_ms
         newest = newest_predictions(self.settings.bootstrap, self.codec, task)
-        return event_time_now(newest, int(time.time() * 1000))
+        now = event_time_now(newest, now_ms)
+        return now if not_before is None else max(now, not_before)
 
     def append(self, event: Event) -> None:
+        """Add one event to the log."""
         from streams.log import LogWriter
 
         LogWriter(self.settings.bootstrap, self.codec).append([event])
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedRegistry(Opened):
+    """The registry and the rollouts as the log has them now."""
+
+    @property
+    def state(self) -> RegistryState:
+        """Versions, requests, decisions."""
+        found: RegistryState = self.states["registry"]
+        return found
+
+    @property
+    def rollouts(self) -> Mapping[str, TaskRollouts]:
+        """Task name -> what is rolled out, and was."""
+        found: Mapping[str, TaskRollouts] = self.states["rollouts"]
+        return found
+
+    def version(self, name: str) -> Version:
+        """The registered version; raises CliError."""
+        version = self.state.versions.get(name)
+        if version is None:
+            names = ", ".join(sorted(self.state.versions)) or "none yet"
+            raise CliError(f"no model version {name!r}; there are: {names}")
+        return version
 
 
 def open_log(title: str, folds: Callable[[Sequence[Task]], Sequence[Fold]]) -> Opened:
@@ -61,6 +96,15 @@ def open_log(title: str, folds: Callable[[Sequence[Task]], Sequence[Fold]]) -> O
     with progress_bar(title, quiet=False) as on_progress:
         projector = engine.rebuild(settings.bootstrap, codec, made, on_progress=on_progress)
     return Opened(settings, {task.name: task for task in tasks}, codec, projector.states)
+
+
+def open_registry() -> OpenedRegistry:
+    """Rebuild the registry and the rollouts from the log."""
+    from models.registry import Registry
+    from streams.rollout_state import Rollouts
+
+    opened = open_log("registry", lambda _: [Registry(), Rollouts()])
+    return OpenedRegistry(opened.settings, opened.tasks, opened.codec, opened.states)
 
 
 def choose(tasks: Mapping[str, Task], name: str | None) -> Task:

@@ -10,6 +10,7 @@ import typer
 
 from driftlog.cli.errors import CliError
 from driftlog.cli.opened import Opened, given, lines, open_log, user
+from driftlog.cli.options import Json, OneTask, Reason
 
 if TYPE_CHECKING:
     from streams.fold import Fold
@@ -19,11 +20,6 @@ quality_app = typer.Typer(
     help="What the checks say of the data, and what is kept out of training.", no_args_is_help=True
 )
 
-Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
-OneTask = Annotated[
-    str | None, typer.Option("--task", help="Needed only where there are several tasks.")
-]
-Reason = Annotated[str, typer.Option("--reason", help="Why: it goes into the log with your name.")]
 From = Annotated[
     str, typer.Argument(help="Event time in the window, e.g. 2013-02-01.", metavar="FROM")
 ]

@@ -8,19 +8,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from driftlog.cli.errors import CliError
-from driftlog.cli.models import (
-    Json,
-    OneTask,
-    Reason,
-    _append,
-    _event_time,
-    _given,
-    _lines,
-    _Open,
-    _open,
-    _task,
-    _user,
-)
+from driftlog.cli.opened import OpenedRegistry, given, lines, open_registry, user
+from driftlog.cli.options import Json, OneTask, Reason
 
 if TYPE_CHECKING:
     from streams.rollout_state import Rollout, TaskRollouts
@@ -37,11 +26,11 @@ def status(task: OneTask = None, as_json: Json = False) -> None:
     """The champion, what is rolled out beside it, and how the last rollouts ended."""
     from driftlog.cli import rollout_text
 
-    opened = _open()
-    names = [_task(opened, task).name] if task else sorted(opened.tasks)
+    opened = open_registry()
+    names = [opened.task(task).name] if task else sorted(opened.tasks)
     found = [rollout_text.status(opened.tasks[name], _state(opened, name)) for name in names]
     if as_json:
-        _lines(found)
+        lines(found)
     else:
         typer.echo("\n\n".join(map(rollout_text.status_text, found)))
 
@@ -79,7 +68,7 @@ def abort(reason: Reason, task: OneTask = None, as_json: Json = False) -> None:
 @rollout_app.command()
 def freeze(reason: Reason, task: OneTask = None, as_json: Json = False) -> None:
     """Nothing is promoted, advanced, aborted or rolled back by policy until `unfreeze`."""
-    opened = _open()
+    opened = open_registry()
     chosen = _governed(opened, task)
     if _state(opened, chosen.name).frozen is not None:
         raise CliError(f"{chosen.name} is frozen already")
@@ -89,7 +78,7 @@ def freeze(reason: Reason, task: OneTask = None, as_json: Json = False) -> None:
 @rollout_app.command()
 def unfreeze(reason: Reason, task: OneTask = None, as_json: Json = False) -> None:
     """Let policy decide again: what was due meanwhile is decided at once."""
-    opened = _open()
+    opened = open_registry()
     chosen = _governed(opened, task)
     if _state(opened, chosen.name).frozen is None:
         raise CliError(f"{chosen.name} is not frozen")
@@ -98,7 +87,7 @@ def unfreeze(reason: Reason, task: OneTask = None, as_json: Json = False) -> Non
 
 def _order(what: str, reason: str, task: str | None, as_json: bool) -> None:
     """A command about the rollout that is on its way."""
-    opened = _open()
+    opened = open_registry()
     chosen = _governed(opened, task)
     state = _state(opened, chosen.name)
     if state.active is None:
@@ -119,9 +108,9 @@ def _order(what: str, reason: str, task: str | None, as_json: bool) -> None:
 _HOLDING = {"hold": "is held already", "resume": "is not held"}
 
 
-def _governed(opened: _Open, name: str | None) -> Task:
+def _governed(opened: OpenedRegistry, name: str | None) -> Task:
     """The task; raises CliError if its promotions are not decided by a rollout policy."""
-    task = _task(opened, name)
+    task = opened.task(name)
     if not task.rollout.weighs_evidence:
         raise CliError(
             f"{task.name} promotes at once: give it rollout=RolloutPolicy(...), see docs/rollout.md"
@@ -129,14 +118,19 @@ def _governed(opened: _Open, name: str | None) -> Task:
     return task
 
 
-def _state(opened: _Open, name: str) -> TaskRollouts:
+def _state(opened: OpenedRegistry, name: str) -> TaskRollouts:
     from streams.rollout_state import TaskRollouts
 
     return opened.rollouts.get(name) or TaskRollouts()
 
 
 def _say(
-    opened: _Open, task: Task, what: str, rollout: Rollout | None, reason: str, as_json: bool
+    opened: OpenedRegistry,
+    task: Task,
+    what: str,
+    rollout: Rollout | None,
+    reason: str,
+    as_json: bool,
 ) -> None:
     from driftlog.words import describe
     from schemas.catalogue import ROLLOUT_COMMANDS
@@ -146,16 +140,16 @@ def _say(
         ROLLOUT_COMMANDS,
         "RolloutCommandGiven",
         *(task.name, what, time.time_ns()),
-        time=_event_time(opened, task),
+        time=opened.event_time(task),
         caused_by=rollout.id if rollout else None,
         task=task.name,
         command=what,
         rollout_id=rollout.id if rollout else None,
-        actor=_user(),
-        reason=_given(reason),
+        actor=user(),
+        reason=given(reason),
     )
-    _append(opened, event)
+    opened.append(event)
     if as_json:
-        _lines([dict(event.data)])
+        lines([dict(event.data)])
     else:
         typer.echo(describe(event))

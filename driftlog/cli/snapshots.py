@@ -12,6 +12,7 @@ import typer
 
 from driftlog.cli.errors import CliError
 from driftlog.cli.opened import Opened, lines, open_log
+from driftlog.cli.options import Json, OneTask
 
 if TYPE_CHECKING:
     from models.artifacts import ArtifactStore
@@ -24,10 +25,6 @@ snapshots_app = typer.Typer(
     no_args_is_help=True,
 )
 
-Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
-OneTask = Annotated[
-    str | None, typer.Option("--task", help="Needed only where there are several tasks.")
-]
 Snapshot = Annotated[
     str, typer.Argument(help="The first letters of its SHA-256.", metavar="SNAPSHOT")
 ]

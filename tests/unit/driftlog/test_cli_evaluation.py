@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from driftlog.cli import models
+from driftlog.cli import models_judge
 from driftlog.cli.errors import CliError
+from driftlog.cli.models import models_app
+from driftlog.cli.opened import OpenedRegistry
 from models import snapshot_file, training
 from models.artifacts import ArtifactStore
 from models.lineage import Artifact, Cut, Run
@@ -53,7 +55,8 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Any:
             champion = training.Champion(run.version, scorer, seen_until, stored.bytes)
     state = Registry().apply(Registry().initial(), events)
     settings = SimpleNamespace(artifacts=store._root)
-    return models._Open(settings, {"wear": TASK}, None, state)  # type: ignore[arg-type]
+    states = {"registry": state, "rollouts": {}}
+    return OpenedRegistry(settings, {"wear": TASK}, None, states)  # type: ignore[arg-type]
 
 
 def cut(store: ArtifactStore, data: Any) -> Cut:
@@ -63,10 +66,10 @@ def cut(store: ArtifactStore, data: Any) -> Cut:
 
 @pytest.fixture
 def run(opened: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(models, "_open", lambda: opened)
+    monkeypatch.setattr(models_judge, "open_registry", lambda: opened)
 
     def call(*words: str) -> Any:
-        return CliRunner().invoke(models.models_app, words)
+        return CliRunner().invoke(models_app, words)
 
     return call
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from driftlog.cli import rollout
 from driftlog.cli.errors import CliError
+from driftlog.cli.opened import OpenedRegistry
 from driftlog.cli.rollout import rollout_app
+from infra.settings import Settings
 from schemas.catalogue import system_topics
 from schemas.codec import Codec
 from schemas.event import Event
@@ -21,13 +22,20 @@ from tests.unit.streams.rollout_build import START, Life, promoted, started, tas
 CANARY = RolloutPolicy("canary", steps=(0.25, 1.0), min_labels=60)
 
 
-@dataclass
-class Opened:
-    """What `_open` finds, without a log."""
+@dataclass(frozen=True, slots=True)
+class Opened(OpenedRegistry):
+    """What `open_registry` finds, without a log; what is said is lived at once."""
 
-    rollouts: dict[str, Any]
-    tasks: dict[str, Task]
+    life: Life
     said: list[Event] = field(default_factory=list)
+
+    def event_time(self, task: Task | None, not_before: int | None = None) -> int:
+        return START + 60_000
+
+    def append(self, event: Event) -> None:
+        self.codec.encode(event)  # it fits its schema
+        self.said.append(event)
+        self.life.put(event)
 
 
 @pytest.fixture
@@ -36,17 +44,10 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Opened:
     made = Life(CANARY, {"toy-0": 0.0, "toy-1": 1.0, "toy-2": 1.0})
     made.put(promoted("toy-0", START - 9), promoted("toy-1", START, "toy-0"))
     made.put(started(CANARY, START + 5))
-    found = Opened({"toy": made.rollouts}, {"toy": made.task})
+    tasks, states = {"toy": made.task}, {"rollouts": {"toy": made.rollouts}}
     schemas = Codec(MemoryRegistry(), system_topics())
-
-    def append(_: Opened, event: Event) -> None:
-        schemas.encode(event)  # it fits its schema
-        found.said.append(event)
-        made.put(event)
-
-    monkeypatch.setattr(rollout, "_open", lambda: found)
-    monkeypatch.setattr(rollout, "_append", append)
-    monkeypatch.setattr(rollout, "_event_time", lambda opened, task: START + 60_000)
+    found = Opened(Settings.from_env({}), tasks, schemas, states, made)
+    monkeypatch.setattr(rollout, "open_registry", lambda: found)
     return found
 
 
