@@ -115,6 +115,7 @@ def test_the_graph_of_a_version_leads_from_the_log_to_the_decision(
     shown = models_text.lineage(state, state.versions["wear-2"])
     assert {step["type"] for step in shown["steps"]} == {
         "SnapshotTaken",
+        "QualityChecked",
         "TrainingStarted",
         "TrainingFinished",
         "ModelRegistered",
