@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 LEAST_BLOCKS = 8
 """Rows of a short time are cut into so many blocks, however wide a block should be."""
@@ -28,7 +28,7 @@ class Interval:
 
     def half(self, confidence: float) -> float:
         """Half the width of the two-sided Student t interval at `confidence` (0..1)."""
-        return float(student.ppf((1 + confidence) / 2, self.blocks - 1)) * self.error
+        return float(stdtrit(self.blocks - 1, (1 + confidence) / 2)) * self.error
 
     def low(self, confidence: float) -> float:
         return round(self.mean - self.half(confidence), DECIMALS)
@@ -39,7 +39,7 @@ class Interval:
     @classmethod
     def of_bounds(cls, low: float, high: float, confidence: float, blocks: int) -> Interval:
         """The interval that was written down as its bounds: any other confidence follows from it."""
-        half = float(student.ppf((1 + confidence) / 2, blocks - 1))
+        half = float(stdtrit(blocks - 1, (1 + confidence) / 2))
         return cls((low + high) / 2, (high - low) / 2 / half, blocks)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm, rankdata
+from scipy.special import ndtri
 
 from kernels.reference import bin_index
 from streams.outcome_sums import LEAST_SCORE
@@ -23,7 +23,7 @@ from streams.reference import DECIMALS, MIN_WINDOWS
 
 CONFIDENCE = 0.95
 MEASURES = ("log_loss", "accuracy", "auc")
-_Z = float(norm.ppf((1 + CONFIDENCE) / 2))
+_Z = float(ndtri((1 + CONFIDENCE) / 2))
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +190,10 @@ def _order(scores: NDArray[np.float64], labels: NDArray[np.int8]) -> float:
     pairs = positives * (len(labels) - positives)
     if not pairs:
         return 0.5
-    ranks = float(rankdata(scores)[labels == 1].sum())
+    _, place, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = float(
+        (np.cumsum(counts) - (counts - 1) / 2)[place][labels == 1].sum()
+    )  # ties share theirs
     return round((ranks - positives * (positives + 1) / 2) / pairs, DECIMALS)
 
 
