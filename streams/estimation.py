@@ -205,7 +205,9 @@ class Estimation:
         before = known.get(statement.start)
         if before is not None and before.revision >= statement.revision:
             return
-        known[statement.start] = statement
+        # Which partition's sketch came last, and so completed a window, is an accident of a live run.
+        kept = replace(statement, cause="") if statement.outcomes is None else statement
+        known[statement.start] = kept
         for old in sorted(known)[:-WAITING_WINDOWS]:
             del known[old]
         if statement.outcomes is None:
