@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import pickle
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from schemas.catalogue import SKETCHES
@@ -108,6 +108,17 @@ def live(
     return projector, said, bad
 
 
+def met(registry: SchemaRegistry, payloads: dict[int, Payloads]) -> set[str]:
+    """The versions that answered: by chance a history has no answer of the one that nobody registered."""
+    decoder, versions = codec(registry), set()
+    for number, all_ in payloads.items():
+        for offset, payload in enumerate(all_):
+            with suppress(UndecodableEvent):
+                event = decoder.decode(Position(TOPIC, number, offset), payload)
+                versions.add(event.data["model_version"])
+    return versions
+
+
 def latest(sketches: list[Event]) -> list[Event]:
     found: Latest = {}
     for event in sketches:
@@ -119,6 +130,7 @@ def latest(sketches: list[Event]) -> list[Event]:
 
 
 @given(st.integers(0, 10_000), st.integers(1, 150))
+@example(747, 1)
 @settings(max_examples=15)
 def test_it_says_what_the_live_reactors_say(seed: int, size: int) -> None:
     registry = LocalRegistry()
@@ -132,7 +144,7 @@ def test_it_says_what_the_live_reactors_say(seed: int, size: int) -> None:
     assert found.counts.bad == len(bad)
     for number, partition_ in projector.states["toy.windows"].partitions.items():
         assert found.partitions[number].too_late == partition_.too_late
-    assert found.unknown_versions == ["toy-9"]
+    assert found.unknown_versions == sorted(met(registry, payloads) - {"toy-1", "toy-2"})
 
 
 @given(st.integers(0, 10_000))
