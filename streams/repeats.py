@@ -70,13 +70,10 @@ def _mark(ids: Ids, young: Ids, old: Ids, fresh: NDArray[np.bool_]) -> None:
                 known = True
                 break
             at = at + one & mask
-        if not known:
-            at = place
-            while young[at] != 0:
-                if young[at] == key:
-                    known = True
-                    break
-                at = at + one & mask
-            if not known:
-                young[at] = key
+        # A repeat is noted, too: who begins to read at it has seen nothing before it.
+        at = place
+        while young[at] != 0 and young[at] != key:
+            at = at + one & mask
+        known = known or young[at] == key
+        young[at] = key
         fresh[row] = not known

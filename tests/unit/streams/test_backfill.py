@@ -185,6 +185,7 @@ def short_generations(span: int) -> Iterator[None]:
     st.sampled_from([16, 32, 64]),
     st.integers(1, 150),
 )
+@example(862, 4, 8, 32, 1)
 @settings(max_examples=25)
 def test_slices_say_together_what_the_whole_says(
     seed: int, parts: int, block: int, span: int, size: int
