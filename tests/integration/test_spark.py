@@ -156,7 +156,7 @@ def written(cluster: Settings, tmp_path_factory: pytest.TempPathFactory) -> Writ
     with RegistryClient(cluster.registry) as registry:
         payloads = history(11, registry, COUNTS)
     codec = log.connect_codec(cluster, [TASK])
-    ensure_topics(cluster.bootstrap, log.all_topics(cluster, [TASK])[:-3], 3)
+    ensure_topics(cluster.bootstrap, log.all_topics(cluster, [TASK])[: -len(TASK.topics())], 3)
     ensure_topics(cluster.bootstrap, TASK.topics(len(COUNTS)), 3)
     log.LogWriter(cluster.bootstrap, codec).append([registered(event) for event in MODELS])
     producer = Producer({"bootstrap.servers": cluster.bootstrap, "enable.idempotence": True})
