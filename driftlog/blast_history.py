@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from driftlog.blast import Facts, Labels, Observations, Predictions, categories_of
-from models.history import DATABASE, History
+from infra.clickhouse import table_of
+from models.history import History
 from schemas.catalogue import (
     DEPLOYMENTS,
     MODEL_VERSIONS,
@@ -81,8 +82,7 @@ def _of_topic(events: Iterable[Event], topic: str) -> list[Any]:
 
 
 def _rows(history: History, topic: str, columns: str) -> pa.Table:
-    table = f"{DATABASE}.{topic.replace('.', '_')}"
-    return history.query(f"SELECT {_ENVELOPE}, {columns} FROM {table} FINAL")  # noqa: S608 - our names
+    return history.query(f"SELECT {_ENVELOPE}, {columns} FROM {table_of(topic)} FINAL")  # noqa: S608 - our names
 
 
 def _texts(table: pa.Table | None, name: str) -> Any:

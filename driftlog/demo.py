@@ -166,7 +166,7 @@ def check_delivery(settings: Settings, codec: Codec, task: Task, tally: Tally) -
     """Every id that the service acknowledged: in the log, and once in ClickHouse."""
     import clickhouse_connect
 
-    from consumers.history.tables import DATABASE, table_name
+    from infra.clickhouse import table_of
 
     client = clickhouse_connect.get_client(**server_address(settings.clickhouse))
     checks = [
@@ -183,7 +183,7 @@ def check_delivery(settings: Settings, codec: Codec, task: Task, tally: Tally) -
         (labels_topic(task.name), tally.label_ids),
     ):
         logged = Counter(event.id for event in log.read(settings.bootstrap, codec, [topic]))
-        table = f"{DATABASE}.{table_name(topic)}"
+        table = table_of(topic)
         columns = client.query(f"SELECT event_id FROM {table} FINAL").result_columns  # noqa: S608
         stored = Counter(columns[0] if columns else ())
         checks.append(_each_once(f"answered ids in the log, {topic}", ids, logged))

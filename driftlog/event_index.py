@@ -14,7 +14,8 @@ from typing import Any
 from confluent_kafka import TopicPartition
 
 from driftlog.causes import Wanted
-from models.history import DATABASE, History, quoted
+from infra.clickhouse import moment, table_of
+from models.history import History, quoted
 from schemas.catalogue import Topic
 from schemas.codec import Codec
 from schemas.event import Event, Position
@@ -89,7 +90,7 @@ class EventIndex:
         if wanted.topic not in self._topics:
             return 0
         condition = " AND ".join(self._conditions(wanted))
-        sql = f"SELECT uniqExact(event_id) AS n FROM {_table(wanted.topic)} WHERE {condition}"  # noqa: S608
+        sql = f"SELECT uniqExact(event_id) AS n FROM {table_of(wanted.topic)} WHERE {condition}"  # noqa: S608
         return int(self.history.query(sql).to_pylist()[0]["n"])
 
     def of_request(self, request_id: str) -> list[Event]:
@@ -106,7 +107,7 @@ class EventIndex:
     def _places(topic: str, condition: str, last: str = "") -> str:
         return (
             f"(SELECT event_id, {quoted(topic)} AS topic, _partition AS part, _offset AS place"  # noqa: S608
-            f" FROM {_table(topic)} WHERE {condition}{last})"
+            f" FROM {table_of(topic)} WHERE {condition}{last})"
         )
 
     @staticmethod
@@ -120,9 +121,9 @@ class EventIndex:
         for name, value in wanted.equals.items():
             yield f"{_column(name, times)} = {_literal(value)}"
         if wanted.since is not None:
-            yield f"event_time >= fromUnixTimestamp64Milli({wanted.since}, 'UTC')"
+            yield f"event_time >= {moment(wanted.since)}"
         if wanted.until is not None:
-            yield f"event_time <= fromUnixTimestamp64Milli({wanted.until}, 'UTC')"
+            yield f"event_time <= {moment(wanted.until)}"
 
     def _unstored(self, text: str) -> list[Event]:
         """Events that begin with `text` in what the history does not hold yet."""
@@ -224,10 +225,6 @@ def _first(rows: Iterable[Mapping[str, Any]]) -> dict[str, Position]:
 def _order(event: Event) -> tuple[int, str, int, int]:
     at = event.at or Position("", 0, 0)
     return (event.time, at.topic, at.partition, at.offset)
-
-
-def _table(topic: str) -> str:
-    return f"{DATABASE}.{topic.removeprefix('driftlog.').replace('.', '_').replace('-', '_')}"
 
 
 def _has(topic: Topic, name: str) -> bool:

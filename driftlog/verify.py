@@ -6,9 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from consumers.history.tables import DATABASE, table_name
 from driftlog.settled import live_folds
-from infra.clickhouse import server_address
+from infra.clickhouse import server_address, table_name, table_of
 from infra.settings import Settings
 from schemas.codec import Codec
 from streams import log, replay
@@ -150,7 +149,7 @@ def _check_history(
     checks = []
     for topic in topics:
         count, total = logged.get(topic, (0, 0))
-        table = f"{DATABASE}.{table_name(topic)}"
+        table = table_of(topic)
         rows = client.query(f"SELECT event_id FROM {table} FINAL").result_columns  # noqa: S608
         ids = rows[0] if rows else []
         found = sum(map(id_hash, ids)) & MASK

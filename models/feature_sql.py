@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from infra.clickhouse import moment, table_of
 from schemas.catalogue import features_topic, labels_topic, predictions_topic
 from streams.features import BUCKET_MS
 from streams.task import HOUR_MS, Observed, Rate, Task
-
-DATABASE = "driftlog"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +28,7 @@ def logged(task: Task, from_time: int, to_time: int) -> Spine:
     keys = ", ".join(f"features_{name} AS {name}" for name in lookups(task))
     return Spine(
         f"SELECT event_id AS id, toUnixTimestamp64Milli(event_time) AS t{', ' if keys else ''}{keys}"  # noqa: S608
-        f" FROM {table(predictions_topic(task.name))} FINAL"
+        f" FROM {table_of(predictions_topic(task.name))} FINAL"
         f" WHERE event_time >= {moment(from_time)} AND event_time < {moment(to_time)}"
     )
 
@@ -97,7 +96,7 @@ def keys_sql(task: Task, by: Sequence[str], until: int) -> str:
     names = ", ".join(f"features_{name} AS {name}" for name in by)
     known = " AND ".join(f"isNotNull(features_{name})" for name in by)
     return (
-        f"SELECT DISTINCT {names} FROM {table(predictions_topic(task.name))} FINAL"  # noqa: S608
+        f"SELECT DISTINCT {names} FROM {table_of(predictions_topic(task.name))} FINAL"  # noqa: S608
         f" WHERE event_time < {moment(until)} AND {known}"
     )
 
@@ -115,10 +114,10 @@ def cumulative(task: Task, by: Sequence[str]) -> str:
         f" FROM (SELECT {key_text(task, by)} AS key, intDiv(label_time, {BUCKET_MS}) AS bucket,"
         " toInt64(count()) AS n, toInt64(sum(label)) AS positive"
         f" FROM (SELECT event_id, toUnixTimestamp64Milli(event_time) AS asked{columns}"
-        f" FROM {table(predictions_topic(task.name))} FINAL) AS p"
+        f" FROM {table_of(predictions_topic(task.name))} FINAL) AS p"
         " INNER JOIN (SELECT prediction_id, argMin(label, _offset) AS label,"
         " toUnixTimestamp64Milli(argMin(event_time, _offset)) AS label_time"
-        f" FROM {table(labels_topic(task.name))} FINAL GROUP BY prediction_id) AS l"
+        f" FROM {table_of(labels_topic(task.name))} FINAL GROUP BY prediction_id) AS l"
         " ON l.prediction_id = p.event_id"
         f" WHERE label_time <= asked + {task.label_delay_ms} GROUP BY key, bucket)"
     )
@@ -139,19 +138,9 @@ def observations(task: Task, feature: Observed) -> str:
     return (
         "SELECT key, toUnixTimestamp64Milli(event_time) AS at,"  # noqa: S608
         f" tupleElement(argMax(tuple(values_{feature.value}), event_id), 1) AS value"
-        f" FROM {table(features_topic(task.name))} FINAL"
+        f" FROM {table_of(features_topic(task.name))} FINAL"
         f" WHERE entity = '{feature.by}' GROUP BY key, at"
     )
-
-
-def table(topic: str) -> str:
-    """The table of a topic of a task."""
-    return f"{DATABASE}.{topic.replace('.', '_')}"
-
-
-def moment(ms: int) -> str:
-    """A literal of event time."""
-    return f"fromUnixTimestamp64Milli({ms}, 'UTC')"
 
 
 def key_text(task: Task, by: Sequence[str]) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from models.feature_sql import Spine, feature_sql, logged, lookups, moment, table
+from infra.clickhouse import moment, table_of
+from models.feature_sql import Spine, feature_sql, logged, lookups
 from models.history import History, quoted
 from schemas.catalogue import predictions_topic
 from streams.task import Observed, Rate, Task
@@ -58,7 +59,7 @@ def skew_sql(task: Task, feature: Rate | Observed, span: tuple[int, int]) -> str
     same = "(isNull(c.value) AND isNull(p.served)) OR ifNull(c.value = p.served, 0)"
     served = (
         f"SELECT event_id, features_{feature.name} AS served"  # noqa: S608
-        f" FROM {table(predictions_topic(task.name))} FINAL"
+        f" FROM {table_of(predictions_topic(task.name))} FINAL"
         f" WHERE event_time >= {moment(span[0])} AND event_time < {moment(span[1])}"
     )
     return (

@@ -10,10 +10,9 @@ import pyarrow as pa
 from clickhouse_connect import get_client
 from clickhouse_connect.driver.client import Client
 
-from infra.clickhouse import server_address
+from infra.clickhouse import DATABASE, server_address
 from streams.log import Partition
 
-DATABASE = "driftlog"
 POLL_S = 0.2
 CONNECT_S = 5
 QUERY_S = 300

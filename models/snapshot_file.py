@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from infra.clickhouse import moment, table_of
 from models.dataset import PREFIX, Dataset, from_arrow, schema, to_arrow
 from schemas.catalogue import labels_topic, predictions_topic
 from streams import quarantine
@@ -59,12 +60,12 @@ def snapshot_sql(
         "SELECT p.event_id AS event_id, toUnixTimestamp64Milli(p.event_time) AS event_time,"  # noqa: S608
         " toInt8(l.label != 0) AS label, toUnixTimestamp64Milli(l.label_time) AS label_time,"
         f" {picked}"
-        f" FROM (SELECT event_id, event_time, {features} FROM {_table(predictions)} FINAL"
-        f" WHERE event_time >= {_moment(span.from_time)} AND event_time < {_moment(span.to_time)}"
+        f" FROM (SELECT event_id, event_time, {features} FROM {table_of(predictions)} FINAL"
+        f" WHERE event_time >= {moment(span.from_time)} AND event_time < {moment(span.to_time)}"
         f" AND {_before(predictions, offsets)}{_outside(excluded)}) AS p"
         " INNER JOIN (SELECT prediction_id, argMin(label, _offset) AS label,"
-        f" argMin(event_time, _offset) AS label_time FROM {_table(labels)} FINAL"
-        f" WHERE event_time < {_moment(span.to_time)} AND {_before(labels, offsets)}"
+        f" argMin(event_time, _offset) AS label_time FROM {table_of(labels)} FINAL"
+        f" WHERE event_time < {moment(span.to_time)} AND {_before(labels, offsets)}"
         " GROUP BY prediction_id) AS l ON l.prediction_id = p.event_id"
         f" WHERE toUnixTimestamp64Milli(l.label_time) <= toUnixTimestamp64Milli(p.event_time)"
         f" + {task.label_delay_ms}"
@@ -96,17 +97,9 @@ def from_parquet(task: Task, data: bytes) -> Dataset:
     return from_arrow(task, table)
 
 
-def _table(topic: str) -> str:
-    return f"driftlog.{topic.replace('.', '_')}"
-
-
-def _moment(ms: int) -> str:
-    return f"fromUnixTimestamp64Milli({ms}, 'UTC')"
-
-
 def _outside(spans: Sequence[quarantine.Span]) -> str:
     return "".join(
-        f" AND NOT (event_time >= {_moment(span.from_time)} AND event_time < {_moment(span.to_time)})"
+        f" AND NOT (event_time >= {moment(span.from_time)} AND event_time < {moment(span.to_time)})"
         for span in spans
     )
 

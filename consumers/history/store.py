@@ -12,14 +12,13 @@ import pyarrow as pa
 
 from consumers.history.blocks import DeadLetter, dead_letter_table, position_table
 from consumers.history.tables import (
-    DATABASE,
     DEAD_LETTERS,
     POSITIONS,
     Table,
     create_statement,
     upgrade_statements,
 )
-from infra.clickhouse import server_address
+from infra.clickhouse import DATABASE, server_address
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client

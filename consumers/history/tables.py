@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from consumers.history.columns import Column, nullable_type, record_columns, widened
+from infra.clickhouse import DATABASE, table_name
 from schemas.catalogue import Topic
 
-DATABASE = "driftlog"
 _NOW = "DateTime64(3, 'UTC')"
 
 _ENVELOPE = (
@@ -90,11 +90,6 @@ POSITIONS = Table(
     version="next_offset",
     comment="How far each partition has been stored; written after the rows themselves.",
 )
-
-
-def table_name(topic: str) -> str:
-    """`driftlog.drift_scores` -> `drift_scores`, `flights.predictions` -> `flights_predictions`."""
-    return topic.removeprefix("driftlog.").replace(".", "_").replace("-", "_")
 
 
 def event_table(topic: Topic) -> Table:

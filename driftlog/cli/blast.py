@@ -196,6 +196,7 @@ def _of_source(
     partition: int | None,
 ) -> dict[str, list[Any]]:
     from consumers.sql_guard import RefusedQuery, check
+    from infra.clickhouse import table_of
 
     kinds = {"predictions": "prediction", "labels": "label", "features": "observation"}
     kind = kinds.get(topic.rpartition(".")[2])
@@ -213,8 +214,7 @@ def _of_source(
             conditions.append(f"_partition = {partition}")
     if not conditions:
         raise CliError(f"--topic {topic}: say which of its events, with --where or --offsets")
-    table = topic.replace(".", "_").replace("-", "_")
-    sql = f"SELECT event_id FROM driftlog.{table} FINAL WHERE {' AND '.join(conditions)}"  # noqa: S608
+    sql = f"SELECT event_id FROM {table_of(topic)} FINAL WHERE {' AND '.join(conditions)}"  # noqa: S608
     try:
         ids = history.query(check(sql).sql).column("event_id").to_pylist()
     except RefusedQuery as error:

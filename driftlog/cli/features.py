@@ -216,11 +216,11 @@ def _online(task: Task, instance: dict[str, Any]) -> dict[str, Any]:
 def _span(history: History, task: Task, since: str | None, until: str | None) -> tuple[int, int]:
     """[from, to) in ms; without limits all predictions there are."""
     from driftlog.cli.replay import parse_time
-    from models.feature_sql import table
+    from infra.clickhouse import table_of
     from schemas.catalogue import predictions_topic
 
     ends = "toUnixTimestamp64Milli(min(event_time)) AS first, toUnixTimestamp64Milli(max(event_time)) AS last"
-    sql = f"SELECT count() AS n, {ends} FROM {table(predictions_topic(task.name))}"  # noqa: S608
+    sql = f"SELECT count() AS n, {ends} FROM {table_of(predictions_topic(task.name))}"  # noqa: S608
     (row,) = history.query(sql).to_pylist()
     if not row["n"]:
         raise CliError(f"the history holds no prediction of {task.name} yet")

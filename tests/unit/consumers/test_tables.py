@@ -13,9 +13,9 @@ from consumers.history.tables import (
     Table,
     create_statement,
     event_table,
-    table_name,
     upgrade_statements,
 )
+from infra.clickhouse import table_name
 from schemas.catalogue import Topic, task_topics
 from tests.unit.consumers.history_data import TOPICS
 
