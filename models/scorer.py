@@ -26,7 +26,8 @@ from models.artifacts import ArtifactRefused, read_verified
 from models.device_scorer import DeviceScorer
 from models.encoder import Encoder
 from models.ensembles import NotSupported
-from models.onnx_graph import METADATA, OPERATORS, PAD, THRESHOLD
+from models.onnx_graph import METADATA, OPERATORS, PAD, THRESHOLD, with_note
+from models.parity import PARITY, TOLERANCE, largest_difference, picked, sample
 
 __all__ = ["ArtifactRefused", "Scorer"]
 
@@ -76,6 +77,7 @@ class Scorer:
             raise ArtifactRefused(f"onnxruntime does not run it: {_line(error)}") from error
         if probe.shape != (2,) or not np.all((probe >= 0) & (probe <= 1)):
             raise ArtifactRefused("its scores are no probabilities")
+        scorer._check_parity()
         return scorer
 
     @property
@@ -85,10 +87,25 @@ class Scorer:
     @cached_property
     def threshold(self) -> float | None:
         """Scores from here on decide 1; None where the task's threshold holds."""
-        for item in self._model.metadata_props:
-            if item.key == THRESHOLD:
-                return float(item.value)
-        return None
+        told = self._note(THRESHOLD)
+        return None if told is None else float(told)
+
+    def _note(self, key: str) -> str | None:
+        return next((item.value for item in self._model.metadata_props if item.key == key), None)
+
+    def _check_parity(self) -> None:
+        """Raises ArtifactRefused if the file's own sample is scored differently here."""
+        told = self._note(PARITY)
+        if told is None:
+            return
+        try:
+            apart = largest_difference(told, self._by_onnx)
+        except Exception as error:  # whatever the runtime makes of rows that do not fit
+            raise ArtifactRefused(f"its parity sample does not run: {_line(error)}") from error
+        if not apart <= TOLERANCE:
+            raise ArtifactRefused(
+                f"its parity sample is scored differently here, by {apart:.2g}: another runtime?"
+            )
 
     def score(self, vectors: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
         """P(label 1) per vector, shape (n,). A feature that is absent or None is missing.
@@ -133,6 +150,14 @@ class Scorer:
             matrix = np.concatenate([matrix, np.repeat(matrix[-1:], short, axis=0)])
         scores = self._session.run(["score"], {"features": matrix})[0]
         return np.asarray(scores[:count], dtype=np.float64)
+
+
+def with_sample(data: bytes, columns: Mapping[str, Any], rows: int) -> bytes:
+    """The file with a few of these rows and its scores in it (see `models.parity`)."""
+    scorer = Scorer.from_bytes(data)
+    chosen = picked({code.name: columns[code.name] for code in scorer.encoder.features}, rows)
+    matrix = scorer.encoder.encode_columns(chosen, len(next(iter(chosen.values()), ())))
+    return with_note(data, PARITY, sample(matrix, scorer._by_onnx(matrix)))
 
 
 def _inspect(model: onnx.ModelProto) -> tuple[Encoder, int]:

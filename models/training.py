@@ -37,6 +37,7 @@ from models import (
     measures,
     network,
     onnx_graph,
+    parity,
     recipes,
     sampling,
 )
@@ -47,7 +48,7 @@ from models.gates import Verdict, judge, metrics
 from models.latency import Clock, latencies
 from models.measures import BYTES, LATENCY, Measure
 from models.recipes import CannotTrain, fit
-from models.scorer import Scorer
+from models.scorer import Scorer, with_sample
 from streams import components, derived, estimate, reference
 from streams.estimate import calibration_map, usual_errors
 from streams.reference import Kind, build_reference
@@ -136,6 +137,7 @@ def train(
         choice = choose_threshold(labels, recent.challenger, task.recipe.costs, usual)
         measured |= {"threshold": choice.threshold, "cost": choice.cost, "task_cost": choice.before}
         onnx = onnx_graph.with_note(onnx, onnx_graph.THRESHOLD, repr(choice.threshold))
+    onnx = with_sample(onnx, training.columns, len(training))
     known = evidence.maturity_of(task, rows, recent.rows, labels_until)
     verdict = judge(
         task.gate,
@@ -192,7 +194,7 @@ def code_version() -> str:
     this = sys.modules[__name__]
     streams = components, derived, estimate, reference
     evaluation = calibration, evidence, gates, intervals, maturity, measures
-    graphs = onnx_graph, network, foreign_graph
+    graphs = onnx_graph, network, foreign_graph, parity
     for module in (dataset, encoder, *evaluation, *graphs, sampling, *streams, this):
         digest.update(inspect.getsource(module).encode())
     for file in sorted(Path(recipes.__file__).parent.glob("*.py")):

@@ -21,8 +21,9 @@ from models.dataset import Dataset
 from models.gates import auc, log_loss
 from models.network import NotANetwork, read, write
 from models.onnx_graph import METADATA, PAD
+from models.parity import PARITY
 from models.recipes import CannotTrain
-from models.scorer import Scorer
+from models.scorer import Scorer, with_sample
 from streams.task import Task
 
 STRENGTHS = {"int8": 0.0, "prune": 0.3, "low_rank": 0.9, "distil": 0.5}
@@ -98,7 +99,8 @@ def variant(original: Original, method: str, strength: float | None = None) -> b
 def notes_of(data: bytes) -> dict[str, str]:
     """The file's metadata beside its code book."""
     properties = onnx.load_model_from_string(data).metadata_props
-    return {item.key: item.value for item in properties if item.key not in (METADATA, PAD)}
+    own = (METADATA, PAD, PARITY)
+    return {item.key: item.value for item in properties if item.key not in own}
 
 
 def table(
@@ -115,12 +117,17 @@ def table(
     for method in methods:
         on_method(method)
         try:
-            data = variant(original, method, strength)
+            data = _sampled(original, variant(original, method, strength))
         except CannotTrain as error:
             found.append(Measured(method, None, reason=str(error)))
             continue
         found.append(measure(method, data, rows, before, policy))
     return found
+
+
+def _sampled(original: Original, data: bytes) -> bytes:
+    rows = original.learned
+    return with_sample(data, rows.columns, len(rows))
 
 
 def measure(
