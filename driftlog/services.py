@@ -11,19 +11,21 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from infra.errors import InfraError
 from infra.processes import Service
-from infra.settings import HOST, Settings, SettingsError
+from infra.settings import HOST, Settings, SettingsError, serving_port
 from streams.task import Task, TaskError
 
 OWN = ("registry", "history", "worker", "windows", "control", "trainer", "serving")
 """In the order of what they need."""
 METRICS_PORTS = {"worker": 18002, "control": 18003, "trainer": 18004, "windows": 18006}
-EXTRA = tuple(f"windows-{number}" for number in range(2, 9))
-"""More members of the window workers' group (DRIFTLOG_WINDOW_WORKERS), on the ports after 18006."""
+EXTRA = tuple(f"{name}-{number}" for name in ("windows", "serving") for number in range(2, 9))
+"""More members of the window workers' group (DRIFTLOG_WINDOW_WORKERS), on the ports after 18006, and more
+serving replicas (DRIFTLOG_SERVING_REPLICAS), on 18100, 18102 and so on."""
 
 
 def service_table(
@@ -52,17 +54,30 @@ def service_table(
     stores = tuple(name for name in ("redis",) if name in present)
     table.append(_own(settings, task_files, "worker", (*brokers, *stores), 18002, "/metrics"))
     for number in range(1, settings.window_workers + 1):
-        name = window_worker(number)
+        name = member("windows", number)
         table.append(_own(settings, task_files, name, brokers, 18005 + number, "/metrics"))
     table.append(_own(settings, task_files, "control", brokers, 18003, "/metrics"))
     table.append(_own(settings, task_files, "trainer", brokers, 18004, "/metrics"))
-    table.append(_own(settings, task_files, "serving", (*brokers, *stores), 18000, "/readyz"))
+    for number in range(1, settings.serving_replicas + 1):
+        name, port = member("serving", number), serving_port(number)
+        one = _own(settings, task_files, name, (*brokers, *stores), port, "/readyz")
+        table.append(replace(one, stop_timeout_s=one.stop_timeout_s + settings.serving_drain_s))
     return table
 
 
-def window_worker(number: int) -> str:
-    """The name of the n-th member of the window workers' group."""
-    return "windows" if number == 1 else f"windows-{number}"
+def member(group: str, number: int) -> str:
+    """The name of the n-th process of a group: windows, windows-2, ..."""
+    return group if number == 1 else f"{group}-{number}"
+
+
+def replica_of(name: str, group: str = "serving") -> bool:
+    """Whether a service is one of a group's processes."""
+    return name == group or name.startswith(f"{group}-")
+
+
+def number_of(name: str) -> int:
+    """Which of its group's processes a service is, from 1."""
+    return int(name.rpartition("-")[2]) if "-" in name else 1
 
 
 def _own(
@@ -118,7 +133,7 @@ def run(name: str, settings: Settings, tasks: Sequence[Task]) -> int:
     elif name.startswith("windows"):
         from streams.app import run_windows
 
-        run_windows(settings, tasks, name, METRICS_PORTS["windows"] + int(name[8:] or 1) - 1)
+        run_windows(settings, tasks, name, METRICS_PORTS["windows"] + number_of(name) - 1)
     elif name == "control":
         from models.registry import Registry
         from streams.app import run_control
@@ -129,10 +144,10 @@ def run(name: str, settings: Settings, tasks: Sequence[Task]) -> int:
         from models import app as trainer
 
         trainer.main(settings, tasks)
-    elif name == "serving":
+    elif name.startswith("serving"):
         from models.serving import app as serving
 
-        serving.main(settings, tasks)
+        serving.main(settings, tasks, serving_port(number_of(name)))
     return 0
 
 

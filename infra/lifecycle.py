@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -104,6 +105,30 @@ def wait_ready(
                 f"not ready after {timeout_s:g} s: {', '.join(late)}; see {settings.logs}"
             )
         time.sleep(_POLL_S)
+
+
+def restart(settings: Settings, name: str, timeout_s: float = 300.0) -> Record:
+    """Stop a service cleanly and wait until its successor is ready, whose record is returned.
+
+    Raises InfraError if it does not run under a supervisor, or its successor does not come up.
+    """
+    before = _current(settings).get(name)
+    if before is None or not records.alive(before):
+        raise InfraError(f"{name} does not run in {settings.home}: see `driftlog status`")
+    processes.signal_group(before, signal.SIGTERM)
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        after = _current(settings).get(name)
+        if after is not None and after.pid != before.pid and after.state == "ready":
+            return after
+        if not is_up(settings):
+            raise InfraError(f"the supervisor ended: {_last_line(settings, SUPERVISOR)}")
+        failed = after.restarts - before.restarts if after is not None else 0
+        if after is not None and after.state == "backoff" and failed >= _TROUBLED_AFTER:
+            why = f"{after.detail}: {_last_line(settings, name)}"
+            raise InfraError(f"{name} does not come up again ({why})")
+        time.sleep(_POLL_S)
+    raise InfraError(f"{name} is not ready again after {timeout_s:g} s; see {settings.logs}")
 
 
 def stop(settings: Settings, progress: Progress = lambda name, state: None) -> int:

@@ -39,6 +39,10 @@ class Settings:
     """Partitions of each task topic (system topics have one: their total order is part of the design)."""
     window_workers: int = 1
     """Processes that share the partitions of the drift windows, 1 to 8."""
+    serving_replicas: int = 1
+    """Serving processes, 1 to 8, each on ports of its own."""
+    serving_drain_s: int = 1
+    """How long a serving process that was told to stop says so before it closes its door."""
     device: str = "auto"
     """What runs the kernels on large batches: one of DEVICES."""
 
@@ -62,6 +66,14 @@ class Settings:
         if not 1 <= settings.window_workers <= 8:
             raise SettingsError(
                 f"DRIFTLOG_WINDOW_WORKERS={settings.window_workers}: must lie between 1 and 8"
+            )
+        if not 1 <= settings.serving_replicas <= 8:
+            raise SettingsError(
+                f"DRIFTLOG_SERVING_REPLICAS={settings.serving_replicas}: must lie between 1 and 8"
+            )
+        if not 0 <= settings.serving_drain_s <= 300:
+            raise SettingsError(
+                f"DRIFTLOG_SERVING_DRAIN_S={settings.serving_drain_s}: must lie between 0 and 300"
             )
         if settings.device not in DEVICES:
             raise SettingsError(f"DRIFTLOG_DEVICE={settings.device!r}: one of {', '.join(DEVICES)}")
@@ -115,7 +127,14 @@ class Settings:
 
     @property
     def rest(self) -> str:
-        return f"http://{HOST}:{self.port(18000)}"
+        """REST of the first serving replica."""
+        return self.replicas[0]
+
+    @property
+    def replicas(self) -> tuple[str, ...]:
+        """REST of each serving replica."""
+        numbers = range(1, self.serving_replicas + 1)
+        return tuple(f"http://{HOST}:{self.port(serving_port(number))}" for number in numbers)
 
     @property
     def artifacts(self) -> Path:
@@ -125,6 +144,11 @@ class Settings:
     @property
     def logs(self) -> Path:
         return self.home / "logs"
+
+
+def serving_port(number: int) -> int:
+    """Base port of the n-th serving replica's REST; its gRPC listens on the port after it."""
+    return 18000 if number == 1 else 18096 + 2 * number
 
 
 def _parse(default: object, text: str) -> object:

@@ -98,6 +98,50 @@ def down(
         typer.echo(f"{count} processes stopped" if count else "nothing was running")
 
 
+def restart(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Services; `serving` is all its replicas.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what runs now as JSON.")] = False,
+) -> None:
+    """Start services anew, one after the other: the next one stops when the one before is ready.
+
+    Without names the serving replicas: with two or more (DRIFTLOG_SERVING_REPLICAS) some replica
+    answers at every moment, and a caller that goes to another one meets no failed request.
+    """
+    from driftlog import instance
+    from driftlog.services import replica_of
+    from infra.lifecycle import restart as one
+    from infra.lifecycle import status as services
+
+    settings = instance.settings()
+    known = [item.name for item in services(settings)]
+    chosen = [
+        each
+        for name in names or ["serving"]
+        for each in (sorted(filter(replica_of, known)) if name == "serving" else [name])
+    ]
+    if not set(chosen) <= set(known) or not chosen:
+        missing = sorted(set(names or ["serving"]) - set(known))
+        listed = ", ".join(known) or "nothing: start it with `driftlog up`"
+        raise CliError(f"no service {', '.join(missing)} runs here; there is {listed}")
+    if names in (None, ["serving"]) and len(chosen) == 1:
+        typer.echo(
+            "one serving replica: nobody answers until it is back"
+            " (DRIFTLOG_SERVING_REPLICAS=2 keeps one up)",
+            err=True,
+        )
+    done = []
+    for name in chosen:
+        began = time.monotonic()
+        record = one(settings, name)
+        done.append({"name": name, "pid": record.pid, "restarts": record.restarts})
+        if not as_json:
+            typer.echo(f"{name:<10} pid {record.pid}, ready after {time.monotonic() - began:.1f} s")
+    if as_json:
+        typer.echo(json.dumps(done))
+
+
 def status(
     as_json: Annotated[bool, typer.Option("--json", help="A JSON object a service.")] = False,
 ) -> None:

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from models.serving import openapi
 from models.serving.bodies import parse_json, read_body
 from models.serving.docs_page import render
+from models.serving.drain import Farewell
 from models.serving.instances import InvalidRequest
 from models.serving.metrics import Metrics
 from models.serving.problems import Problem, as_problem, response
@@ -49,6 +50,7 @@ def create_app(service: Service, lifespan: Lifespan = _no_lifespan) -> FastAPI:
         redoc_url=None,
     )
     app.add_middleware(_Measured, metrics=service.metrics)
+    app.add_middleware(Farewell, leaving=lambda: service.leaving)
     _add_problems(app, service.metrics)
     _add_tasks(app, service)
     _add_operations(app, service)

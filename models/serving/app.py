@@ -19,6 +19,7 @@ from models.artifacts import ArtifactStore
 from models.registry import Registry, before
 from models.serving.api import create_app
 from models.serving.deployments import Swapper, candidates
+from models.serving.drain import DrainingServer
 from models.serving.eventlog import KafkaLog
 from models.serving.follower import Follower
 from models.serving.metrics import Metrics
@@ -44,9 +45,9 @@ from streams.task import Task
 
 logger = structlog.get_logger()
 
-BASE_PORT = 18000
 START_S = 120.0
-DRAIN_S = 6
+GRACE_S = 6
+"""What is under way at the end may take so long."""
 FLUSH_S = 3.0
 
 
@@ -54,15 +55,16 @@ class CannotStart(Exception):
     """What serving depends on did not come up in time."""
 
 
-def main(settings: Settings, tasks: Sequence[Task]) -> None:
+def main(settings: Settings, tasks: Sequence[Task], base_port: int) -> None:
     """Serve `tasks` until SIGTERM; exits with 1 if the log or the registry does not come up in time."""
-    raise SystemExit(asyncio.run(_Server(settings, tasks).run()))
+    raise SystemExit(asyncio.run(_Server(settings, tasks, base_port).run()))
 
 
 @dataclass
 class _Server:
     settings: Settings
     tasks: Sequence[Task]
+    base_port: int
     status: int = 0
     service: Service = field(init=False)
     store: RedisStore = field(init=False)
@@ -73,17 +75,16 @@ class _Server:
         """The exit status."""
         self.store = RedisStore(self.settings.redis)
         self.service = Service(self.tasks, Metrics(), self.store)
-        self._http = uvicorn.Server(
-            uvicorn.Config(
-                create_app(self.service, self._lifespan),
-                host=HOST,
-                port=self.settings.port(BASE_PORT),
-                log_level="warning",
-                access_log=False,
-                timeout_graceful_shutdown=DRAIN_S,
-                timeout_keep_alive=30,
-            )
+        config = uvicorn.Config(
+            create_app(self.service, self._lifespan),
+            host=HOST,
+            port=self.settings.port(self.base_port),
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=GRACE_S,
+            timeout_keep_alive=30,
         )
+        self._http = DrainingServer(config, self.service.leave, self.settings.serving_drain_s)
         for number in (signal.SIGTERM, signal.SIGINT):
             # uvicorn takes the signals while it serves, and raises them once more when it is done
             signal.signal(number, lambda *_: None)

@@ -60,6 +60,8 @@ class Service:
     now_ms: Callable[[], int] = wall_clock_ms
     new_id: Callable[[], str] = lambda: str(uuid.uuid4())
     desks: dict[str, Desk] = field(init=False)
+    leaving: bool = False
+    """It was told to stop: it answers on, and asks callers to go elsewhere."""
     _answers: Answers = field(default_factory=Answers)
     shadows: Shadows = field(init=False)
 
@@ -135,6 +137,10 @@ class Service:
         """
         return [_shown(desk) for desk in self.desks.values()]
 
+    def leave(self) -> None:
+        """Not ready any more; whoever asks is answered all the same."""
+        self.leaving = True
+
     async def readiness(self) -> tuple[bool, dict[str, Any]]:
         """Whether every task can be served, and what each part says. The online store is no condition."""
         for desk in self.desks.values():
@@ -145,9 +151,10 @@ class Service:
             name: desk.champion.version if desk.champion else None
             for name, desk in self.desks.items()
         }
-        ready = not trouble and all(models.values())
+        ready = not trouble and all(models.values()) and not self.leaving
         return ready, {
             "ready": ready,
+            **({"leaving": "this replica is about to stop"} if self.leaving else {}),
             "log": trouble or "ok",
             "models": models,
             "online_features": f"{away}: served as missing" if away else "ok",

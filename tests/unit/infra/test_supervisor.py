@@ -281,3 +281,38 @@ run_foreground(Settings(home=home, cache=home / "cache"), [service])
     assert lifecycle.stop(settings) >= 1
     assert daemon.wait(5) == 0 and time.monotonic() - began < 20
     assert not lifecycle.is_up(settings) and records.strays(settings) == []
+
+
+def test_a_service_is_restarted_once_its_successor_is_ready(settings: Settings) -> None:
+    with supervised(settings, [sleeper(), sleeper("other")]):
+        eventually(lambda: state_of(settings) == "ready" and state_of(settings, "other") == "ready")
+        first, other = record_of(settings), record_of(settings, "other")
+        after = lifecycle.restart(settings, "sleeper")
+        assert (after.pid, after.state) == (record_of(settings).pid, "ready")
+        assert not records.alive(first)
+        assert record_of(settings, "other").pid == other.pid
+
+
+def test_only_what_runs_is_restarted(settings: Settings) -> None:
+    with (
+        supervised(settings, [sleeper()]),
+        pytest.raises(InfraError, match="nobody does not run in"),
+    ):
+        lifecycle.restart(settings, "nobody")
+
+
+def test_a_successor_that_does_not_come_up_is_told(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watched, "FIRST_DELAY_S", 0.01)
+    mark = settings.home / "was-there"
+    code = f"""import pathlib, time
+mark = pathlib.Path({str(mark)!r})
+if mark.exists():
+    raise SystemExit(3)
+mark.touch()
+time.sleep(600)"""
+    with supervised(settings, [python("fickle", code, ready=mark.exists)]):
+        eventually(lambda: state_of(settings, "fickle") == "ready")
+        with pytest.raises(InfraError, match=r"fickle does not come up again \(exited with 3"):
+            lifecycle.restart(settings, "fickle")
