@@ -39,6 +39,8 @@ class Settings:
     """Partitions of each task topic (system topics have one: their total order is part of the design)."""
     window_workers: int = 1
     """Processes that share the partitions of the drift windows, 1 to 8."""
+    metrics_host: str = HOST
+    """Where `/metrics` of the services without an API listens: another address for a scraper elsewhere."""
     serving_replicas: int = 1
     """Serving processes, 1 to 8, each on ports of its own."""
     serving_drain_s: int = 1

@@ -9,7 +9,7 @@ from typing import Any
 
 from prometheus_client import start_http_server
 
-from infra.settings import HOST, Settings
+from infra.settings import Settings
 from models.artifacts import ArtifactStore
 from models.history import History
 from models.registry_log import RegistryLog, Stopped
@@ -45,7 +45,7 @@ def main(settings: Settings, tasks: Sequence[Task]) -> None:
     signal.signal(signal.SIGINT, on_signal)
     try:
         trainer.start()
-        start_http_server(settings.port(PORT), HOST, metrics.registry)
+        start_http_server(settings.port(PORT), settings.metrics_host, metrics.registry)
         trainer.run()
     except Stopped:
         pass

@@ -11,7 +11,7 @@ import structlog
 from prometheus_client import Counter, Gauge, start_http_server
 
 import kernels
-from infra.settings import HOST, Settings
+from infra.settings import Settings
 from streams import batch, log
 from streams.control import ControlPlane
 from streams.device import export_calls, use_device
@@ -77,7 +77,7 @@ def run_worker(settings: Settings, tasks: Sequence[Task]) -> None:
     store = OnlineStore(settings.redis, tasks)
 
     def on_recovered() -> None:
-        start_http_server(settings.port(18002), HOST)
+        start_http_server(settings.port(18002), settings.metrics_host)
         threading.Thread(target=tell, daemon=True).start()
 
     for thread in threads:
@@ -163,7 +163,7 @@ def run_windows(settings: Settings, tasks: Sequence[Task], name: str, base_port:
                 waiting.labels(topic, partition).set(owned.run.state.pending)
 
     threading.Thread(target=tell, daemon=True).start()
-    start_http_server(settings.port(base_port), HOST)
+    start_http_server(settings.port(base_port), settings.metrics_host)
     try:
         worker.run(stop)
     finally:
@@ -195,6 +195,6 @@ def run_control(
     folds = [*control_folds(tasks, settings.partitions), *more]
     checkpoints = settings.home / "checkpoints"
     projector = recover(settings.bootstrap, codec, group, folds, checkpoints)
-    start_http_server(settings.port(18003), HOST)
+    start_http_server(settings.port(18003), settings.metrics_host)
     data = settings.home / "faust"
     ControlPlane(settings.bootstrap, codec, group, projector, data, checkpoints).run()

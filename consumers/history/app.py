@@ -57,7 +57,7 @@ def main(settings: Settings, topics: Sequence[Topic]) -> int:
     server = uvicorn.Server(
         uvicorn.Config(
             app,
-            host=HOST,
+            host=HOST if embedded else settings.metrics_host,  # a database stays on loopback
             port=settings.port(settings.history_base),
             log_level="warning",
             access_log=False,
