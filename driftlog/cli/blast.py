@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -78,13 +79,10 @@ def blast(
     from driftlog.blast import Blast
     from driftlog.blast_history import facts_from
     from driftlog.cli.why import open_index
-    from driftlog.event_index import NoSuchEvent
-    from models.history import HistoryUnavailable
     from streams import log
 
     settings, tasks = _instance()
-    index = open_index()
-    try:
+    with closing(open_index()) as index:
         bad = index.resolve(event_id) if event_id else None
         chosen = _task(tasks, task or _task_of(bad, topic, model, tasks))
         codec = log.connect_codec(settings, list(tasks.values()))
@@ -92,10 +90,6 @@ def blast(
         found = Blast(facts)
         begin = _begin(found, index.history, bad, model, snapshot, where, topic, offsets, partition)
         radius = found.radius(begin, back)
-    except (NoSuchEvent, HistoryUnavailable) as error:
-        raise CliError(str(error)) from error
-    finally:
-        index.close()
     if as_json:
         sources = {kind: len(names) for kind, names in begin.items()}
         typer.echo(json.dumps({"back": back, "from": sources, **radius.to_json(most)}))

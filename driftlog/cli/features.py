@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -65,7 +66,7 @@ def get(
     if at is not None:
         from models.feature_store import vector_at
 
-        with _History() as history:
+        with _history() as history:
             vector = vector_at(history, chosen, instance, parse_time(at))
     else:
         vector = _online(chosen, instance)
@@ -90,7 +91,7 @@ def check(
     chosen = _task(task)
     features = computed(chosen)
     found: list[Skew] = []
-    with _History() as history, progress_bar("comparing", quiet=as_json) as on_progress:
+    with _history() as history, progress_bar("comparing", quiet=as_json) as on_progress:
         span = _span(history, chosen, since, until)
         for done, feature in enumerate(features):
             on_progress(done, len(features))
@@ -126,7 +127,7 @@ def export(
         names = ", ".join(feature.name for feature in view.features)
         rows.append({"view": view.name, "rows": count, "features": names})
 
-    with _History() as history:
+    with _history() as history:
         span = _span(history, chosen, since, until)
         try:
             write_repo(history, chosen, folder, span, on_view)
@@ -151,21 +152,11 @@ def definition(feature: Feature) -> str:
     return f"given with the request ({'number' if type(feature).__name__ == 'Numeric' else 'text'})"
 
 
-class _History:
-    """The history while it is needed; what it cannot answer is one line."""
+def _history() -> closing[History]:
+    """The history while it is needed."""
+    from models.history import History
 
-    def __enter__(self) -> History:
-        from models.history import History
-
-        self._history = History(_settings().clickhouse)
-        return self._history
-
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        from models.history import HistoryUnavailable
-
-        self._history.close()
-        if isinstance(error, HistoryUnavailable):
-            raise CliError(str(error)) from error
+    return closing(History(_settings().clickhouse))
 
 
 def _settings() -> Settings:

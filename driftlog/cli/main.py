@@ -123,14 +123,17 @@ def _expected(error: Exception) -> bool:
     from confluent_kafka import KafkaException
     from redis.exceptions import RedisError
 
+    from driftlog.event_index import NoSuchEvent
     from infra.errors import InfraError
     from infra.settings import SettingsError
+    from models.history import HistoryUnavailable
     from schemas.errors import SchemaError
     from streams.log import LogUnavailable
     from streams.task import TaskError
 
-    known = (CliError, InfraError, SettingsError, SchemaError, LogUnavailable, TaskError)
-    return isinstance(error, (*known, KafkaException, RedisError, OSError))
+    asked = (CliError, SettingsError, TaskError, NoSuchEvent)
+    away = (InfraError, SchemaError, LogUnavailable, HistoryUnavailable)
+    return isinstance(error, (*asked, *away, KafkaException, RedisError, OSError))
 
 
 def _one_line(error: Exception) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -33,20 +34,18 @@ def reproduce(
     from driftlog.reproduce import NotReproducible
     from driftlog.reproduce import reproduce as again
     from models.artifacts import ArtifactStore
-    from models.history import History, HistoryUnavailable
+    from models.history import History
     from models.recipes import CannotTrain
 
     opened = open_registry()
     known = opened.version(version)
     task = opened.task(known.task)
-    history = History(opened.settings.clickhouse)
-    try:
-        store = ArtifactStore(opened.settings.artifacts)
-        found = again(task, opened.state, known, store, history, tolerance)
-    except (NotReproducible, HistoryUnavailable, CannotTrain) as error:
-        raise CliError(f"{version} cannot be trained again: {error}") from error
-    finally:
-        history.close()
+    store = ArtifactStore(opened.settings.artifacts)
+    with closing(History(opened.settings.clickhouse)) as history:
+        try:
+            found = again(task, opened.state, known, store, history, tolerance)
+        except (NotReproducible, CannotTrain) as error:
+            raise CliError(f"{version} cannot be trained again: {error}") from error
     typer.echo(json.dumps(found.to_json()) if as_json else _text(found))
     if not found.within:
         raise CliError(

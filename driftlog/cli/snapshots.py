@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -184,7 +185,6 @@ def take(
 ) -> None:
     """Cut a snapshot now, as a training would: the newest days of the task, without what is in quarantine."""
     from driftlog.cli.replay import parse_time
-    from models.history import HistoryUnavailable
     from models.lineage import Run
     from models.snapshots import Snapshots
     from schemas.event import Event, derived_id
@@ -198,15 +198,10 @@ def take(
         "event_time": now,
         "labels_until": parse_time(until) if until else now,
     }
-    run, history = Run(chosen, asked, ""), _history(opened)
-    kept_out = opened.states[Quarantine(chosen).name]
-    try:
+    run, kept_out = Run(chosen, asked, ""), opened.states[Quarantine(chosen).name]
+    with closing(_history(opened)) as history:
         maker = Snapshots(history, _store(opened))
         cut = maker.take(run, _ends(opened, chosen), time.sleep, kept_out)
-    except HistoryUnavailable as error:
-        raise CliError(str(error)) from error
-    finally:
-        history.close()
     said = run.snapshot_taken(cut, "manual")
     event = Event(said.topic, said.type, {**said.data, "caused_by": None})
     opened.append(event)
@@ -294,15 +289,10 @@ def _ends(opened: Opened, task: Task) -> dict[tuple[str, int], int]:
 
 
 def _rebuilt(opened: Opened, maker: Snapshots, taken: Taken) -> bytes:
-    from models.history import HistoryUnavailable
-
     task = opened.tasks.get(taken["task"])
     if task is None:
         raise CliError(f"this instance has no task {taken['task']}: its columns are not known")
-    try:
-        return maker.rebuild(task, taken)
-    except HistoryUnavailable as error:
-        raise CliError(str(error)) from error
+    return maker.rebuild(task, taken)
 
 
 def _store(opened: Opened) -> ArtifactStore:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-
-from driftlog.cli.errors import CliError
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -33,18 +32,11 @@ def why(
     """
     from driftlog import instance
     from driftlog.causes import Known
-    from driftlog.event_index import NoSuchEvent
     from driftlog.why import why as explain
-    from models.history import HistoryUnavailable
 
-    index = open_index()
     tasks = {task.name: task for task in instance.tasks(instance.settings())}
-    try:
+    with closing(open_index()) as index:
         answer = explain(index.resolve(event_id), Known(index, tasks))
-    except (NoSuchEvent, HistoryUnavailable) as error:
-        raise CliError(str(error)) from error
-    finally:
-        index.close()
     if as_json:
         typer.echo(json.dumps(answer.to_json(), default=str))
     else:
