@@ -64,6 +64,8 @@ def write_labels(
 def _sorted(store: Store) -> tuple[Keys, Values]:
     """All rows in the order of their keys' bytes."""
     parts = list(store.scan())
+    if not parts:  # a tree without a row yields no batch
+        return np.empty((0, 2), np.uint64), np.empty(0)
     keys = np.concatenate([keys for keys, _ in parts])
     order = np.lexsort((keys[:, 1], keys[:, 0]))
     return keys[order], np.concatenate([values for _, values in parts])[order]

@@ -96,3 +96,10 @@ def test_what_does_not_fit_is_derived_again(left, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(outcome_store, "CODE", 99)
     assert "code 99" in opened(offsets)
     assert opened(offsets) == ""
+
+
+def test_a_folder_without_a_row_has_the_fingerprint_of_the_empty_state(tmp_path: Path) -> None:
+    store = open_outcomes(tmp_path / "state", FOLD, {})
+    empty = FOLD.initial()
+    assert FOLD.fingerprint(store.state) == FOLD.fingerprint(empty)
+    store.close()
