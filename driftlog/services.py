@@ -11,12 +11,13 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from infra.errors import InfraError
 from infra.processes import Service
-from infra.settings import HOST, Settings, SettingsError
+from infra.settings import GRPC_PORT, HOST, Settings, SettingsError
 from streams.task import Task, TaskError
 
 OWN = ("registry", "history", "worker", "windows", "control", "trainer", "serving")
@@ -56,7 +57,8 @@ def service_table(
         table.append(_own(settings, task_files, name, brokers, 18005 + number, "/metrics"))
     table.append(_own(settings, task_files, "control", brokers, 18003, "/metrics"))
     table.append(_own(settings, task_files, "trainer", brokers, 18004, "/metrics"))
-    table.append(_own(settings, task_files, "serving", (*brokers, *stores), 18000, "/readyz"))
+    serving = _own(settings, task_files, "serving", (*brokers, *stores), 18000, "/readyz")
+    table.append(replace(serving, ports=(*serving.ports, settings.port(GRPC_PORT))))
     return table
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 HOST = "127.0.0.1"
 BROKER_PORTS = (19092, 29092, 39092)
 CONTROLLER_PORTS = (19093, 29093, 39093)
+GRPC_PORT = 18010
 DEVICES = ("auto", "cpu", "cuda", "emulator")
 """What may run the kernels: a GPU if there is one, the processor, a GPU, CUDA's sources on the processor."""
 
@@ -116,6 +117,11 @@ class Settings:
     @property
     def rest(self) -> str:
         return f"http://{HOST}:{self.port(18000)}"
+
+    @property
+    def grpc(self) -> str:
+        """Serving's gRPC address, host:port."""
+        return f"{HOST}:{self.port(GRPC_PORT)}"
 
     @property
     def artifacts(self) -> Path:

@@ -1,9 +1,10 @@
-"""Joins serving to the world: HTTP server, log, online store, registry; stops on SIGTERM."""
+"""Joins serving to the world: HTTP and gRPC servers, log, online store, registry; stops on SIGTERM."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -21,6 +22,7 @@ from models.serving.api import create_app
 from models.serving.deployments import Swapper, candidates
 from models.serving.eventlog import KafkaLog
 from models.serving.follower import Follower
+from models.serving.grpc.server import CannotListen, GrpcServer
 from models.serving.metrics import Metrics
 from models.serving.online import RedisStore
 from models.serving.service import Service
@@ -68,12 +70,15 @@ class _Server:
     store: RedisStore = field(init=False)
     log: KafkaLog | None = None
     _http: uvicorn.Server = field(init=False)
+    _grpc: GrpcServer = field(init=False)
 
     async def run(self) -> int:
         """The exit status."""
         self.store = RedisStore(self.settings.redis)
         self.service = Service(self.tasks, Metrics(), self.store)
-        self._http = uvicorn.Server(
+        self._grpc = GrpcServer(self.service, self.settings.grpc)
+        self._http = _Http(
+            self._grpc,
             uvicorn.Config(
                 create_app(self.service, self._lifespan),
                 host=HOST,
@@ -82,7 +87,7 @@ class _Server:
                 access_log=False,
                 timeout_graceful_shutdown=DRAIN_S,
                 timeout_keep_alive=30,
-            )
+            ),
         )
         for number in (signal.SIGTERM, signal.SIGINT):
             # uvicorn takes the signals while it serves, and raises them once more when it is done
@@ -92,9 +97,15 @@ class _Server:
 
     @asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
+        try:
+            await self._grpc.start()
+        except CannotListen as error:
+            logger.error("serving cannot start", reason=str(error))
+            raise
         background = asyncio.create_task(self._connect_and_follow())
         background.add_done_callback(self._ended)
         yield
+        await self._grpc.stop(DRAIN_S)
         background.cancel()
         with suppress(asyncio.CancelledError, Exception):
             await background
@@ -156,6 +167,19 @@ class _Server:
         metrics.log_up.set_function(lambda: log.problem is None)
         metrics.online_store_up.set_function(lambda: self.store.problem is None)
         logger.info("log connected", bootstrap=self.settings.bootstrap)
+
+
+class _Http(uvicorn.Server):
+    """Takes the gRPC server along when it drains: both refuse what is new from the signal on."""
+
+    def __init__(self, grpc: GrpcServer, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._grpc = grpc
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        draining = asyncio.create_task(self._grpc.stop(DRAIN_S))
+        await super().shutdown(sockets)
+        await draining
 
 
 def _warm_codec(settings: Settings, tasks: Sequence[Task]) -> Codec:

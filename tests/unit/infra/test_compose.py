@@ -15,7 +15,7 @@ from driftlog.services import METRICS_PORTS
 from infra.kafka import DURABILITY, QUICK_FAILOVER, SMALL_FOOTPRINT, properties
 from infra.kafka_jars import KAFKA_VERSION
 from infra.redis import redis_service
-from infra.settings import BROKER_PORTS, Settings
+from infra.settings import BROKER_PORTS, GRPC_PORT, Settings
 from tests.unit.infra.project_files import ROOT, read_yaml
 
 COMPOSE = read_yaml("docker-compose.yml")
@@ -72,7 +72,7 @@ def test_ports_are_those_of_the_embedded_system() -> None:
 
 def test_no_server_takes_a_port_that_driftlog_needs_beside_it() -> None:
     beside = Settings(clickhouse_url="http://127.0.0.1:18123")
-    own = {18000, 18001, 18080, beside.history_base, *METRICS_PORTS.values()}
+    own = {18000, GRPC_PORT, 18080, beside.history_base, *METRICS_PORTS.values()}
     taken = {host for name in SERVICES for _, host, _ in published(name)} | {19090, 13000}
     assert not own & taken
 
