@@ -4,7 +4,7 @@ BIN := .venv/bin
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev demo test unit check format docs benchmark lock clean
+.PHONY: help install dev demo test unit check format docs proto benchmark lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,6 +35,9 @@ format: dev ## Format the code
 
 docs: dev ## Write docs/events.md from the schemas
 	$(BIN)/driftlog schemas docs
+
+proto: dev ## Write the gRPC stubs from the .proto files
+	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --grpc_python_out=. models/serving/grpc/*.proto
 
 lock: .venv/bin/uv ## Pin the dependencies anew
 	$(BIN)/uv pip compile -q --no-header --no-annotate --python-version 3.11 pyproject.toml -o requirements.txt --upgrade

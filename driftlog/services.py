@@ -61,7 +61,9 @@ def service_table(
     for number in range(1, settings.serving_replicas + 1):
         name, port = member("serving", number), serving_port(number)
         one = _own(settings, task_files, name, (*brokers, *stores), port, "/readyz")
-        table.append(replace(one, stop_timeout_s=one.stop_timeout_s + settings.serving_drain_s))
+        patience = one.stop_timeout_s + settings.serving_drain_s
+        ports = (*one.ports, settings.port(port + 1))
+        table.append(replace(one, ports=ports, stop_timeout_s=patience))
     return table
 
 

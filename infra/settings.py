@@ -139,6 +139,11 @@ class Settings:
         return tuple(f"http://{HOST}:{self.port(serving_port(number))}" for number in numbers)
 
     @property
+    def grpc(self) -> str:
+        """gRPC address of the first serving replica, host:port."""
+        return f"{HOST}:{self.port(serving_port(1) + 1)}"
+
+    @property
     def artifacts(self) -> Path:
         """Content-addressed files: models and dataset snapshots."""
         return self.home / "artifacts"

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
-import structlog
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Path, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import HTMLResponse
@@ -18,18 +16,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from models.serving import openapi
 from models.serving.bodies import parse_json, read_body
+from models.serving.complaints import Complaints
 from models.serving.docs_page import render
 from models.serving.drain import Farewell
+from models.serving.inference import rest as inference
 from models.serving.instances import InvalidRequest
 from models.serving.metrics import Metrics
 from models.serving.problems import Problem, as_problem, response
 from models.serving.service import Service
+from models.serving.which import the_task
 from streams.log import LogUnavailable
-
-logger = structlog.get_logger()
-
-LOG_EVERY_S = 1.0
-"""An outage fails every request alike: one line a second and cause says it."""
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
@@ -53,18 +49,22 @@ def create_app(service: Service, lifespan: Lifespan = _no_lifespan) -> FastAPI:
     app.add_middleware(Farewell, leaving=lambda: service.leaving)
     _add_problems(app, service.metrics)
     _add_tasks(app, service)
+    _add_short_forms(app, service)
+    app.include_router(inference.router(service))
     _add_operations(app, service)
     return app
 
 
 def _add_tasks(app: FastAPI, service: Service) -> None:
+    known = Path(description="A task.", json_schema_extra={"enum": list(service.desks)})
+
     @app.post(
         "/v1/tasks/{task}/predict",
         response_model=openapi.PredictOut,
         responses=openapi.PROBLEMS,
         openapi_extra=openapi.predict_body(service.tasks),
     )
-    async def predict(task: str, request: Request) -> Response:
+    async def predict(request: Request, task: str = known) -> Response:
         """Score instances with the task's champion and record each as a PredictionMade event."""
         service.desk(task)
         raw = await read_body(request)
@@ -76,7 +76,7 @@ def _add_tasks(app: FastAPI, service: Service) -> None:
         responses=openapi.PROBLEMS,
         openapi_extra=openapi.labels_body(service.tasks),
     )
-    async def labels(task: str, request: Request) -> Response:
+    async def labels(request: Request, task: str = known) -> Response:
         """Record the truth about predictions as LabelObserved events."""
         service.desk(task)
         return _json(await service.label(task, parse_json(await read_body(request))))
@@ -85,6 +85,38 @@ def _add_tasks(app: FastAPI, service: Service) -> None:
     async def models() -> Response:
         """The champion of each task, since when and why."""
         return _json({"models": service.models()})
+
+
+def _add_short_forms(app: FastAPI, service: Service) -> None:
+    @app.post(
+        "/v1/predict",
+        response_model=openapi.PredictOut,
+        responses=openapi.PROBLEMS,
+        openapi_extra=openapi.predict_body(service.tasks, named=True),
+    )
+    async def predict(request: Request) -> Response:
+        """The same for the only task there is, or the one that the body names as `task`."""
+        raw = await read_body(request)
+        task, body = _named(service, parse_json(raw))
+        return _json(await service.predict(task, body, raw))
+
+    @app.post(
+        "/v1/labels",
+        response_model=openapi.LabelsOut,
+        responses=openapi.PROBLEMS,
+        openapi_extra=openapi.labels_body(service.tasks, named=True),
+    )
+    async def labels(request: Request) -> Response:
+        """The same for the only task there is, or the one that the body names as `task`."""
+        task, body = _named(service, parse_json(await read_body(request)))
+        return _json(await service.label(task, body))
+
+
+def _named(service: Service, body: Any) -> tuple[str, Any]:
+    """The task that the body is about, and the body without its name."""
+    if not isinstance(body, dict):
+        return the_task(service), body
+    return the_task(service, body.pop("task", None)), body
 
 
 def _add_operations(app: FastAPI, service: Service) -> None:
@@ -110,30 +142,23 @@ def _add_operations(app: FastAPI, service: Service) -> None:
 
 
 def _add_problems(app: FastAPI, metrics: Metrics) -> None:
-    logged_at: dict[str, float] = {}
+    complaints = Complaints(metrics)
 
     async def refuse(request: Request, error: Exception) -> Response:
         problem = as_problem(error)
-        cause = type(error).__name__
         if problem.status >= 500:
-            metrics.errors.labels(cause).inc()
-        if (
-            problem.status >= 500
-            and time.monotonic() - logged_at.get(cause, -math.inf) > LOG_EVERY_S
-        ):
-            logged_at[cause] = time.monotonic()
-            logger.warning("request not served", path=request.scope["path"], reason=str(error))
-        return response(problem, request)
+            complaints.note(request.scope["path"], error)
+        return _refusal(problem, request)
 
     async def unrouted(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         detail = f"{request.method} {request.scope['path']}: {error.detail}; see /docs"
-        answer = response(Problem(error.status_code, detail), request)
+        answer = _refusal(Problem(error.status_code, detail), request)
         answer.headers.update(error.headers or {})
         return answer
 
     async def gone(request: Request, _: Exception) -> Response:
-        return response(Problem(400, "the caller went away before the body was complete"), request)
+        return _refusal(Problem(400, "the caller went away before the body was complete"), request)
 
     for known in (Problem, InvalidRequest, LogUnavailable, Exception):
         app.add_exception_handler(known, refuse)
@@ -181,6 +206,12 @@ class _Measured:
             route = getattr(scope.get("route"), "path", "unknown")
             self._metrics.requests.labels(route, str(status)).inc()
             self._metrics.seconds.labels(route).observe(time.perf_counter() - start)
+
+
+def _refusal(problem: Problem, request: Request) -> Response:
+    if request.scope["path"].startswith(inference.PREFIX):
+        return inference.problem_response(problem)
+    return response(problem, request)
 
 
 def _json(body: object, status: int = 200) -> Response:

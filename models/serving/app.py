@@ -1,4 +1,4 @@
-"""Joins serving to the world: HTTP server, log, online store, registry; stops on SIGTERM."""
+"""Joins serving to the world: HTTP and gRPC servers, log, online store, registry; stops on SIGTERM."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 import structlog
 import uvicorn
@@ -22,6 +23,7 @@ from models.serving.deployments import Swapper, candidates
 from models.serving.drain import DrainingServer
 from models.serving.eventlog import KafkaLog
 from models.serving.follower import Follower
+from models.serving.grpc.server import CannotListen, GrpcServer
 from models.serving.metrics import Metrics
 from models.serving.online import RedisStore
 from models.serving.service import Service
@@ -70,21 +72,29 @@ class _Server:
     store: RedisStore = field(init=False)
     log: KafkaLog | None = None
     _http: uvicorn.Server = field(init=False)
+    _grpc: GrpcServer = field(init=False)
 
     async def run(self) -> int:
         """The exit status."""
         self.store = RedisStore(self.settings.redis)
         self.service = Service(self.tasks, Metrics(), self.store)
+        port = self.settings.port(self.base_port)
+        self._grpc = GrpcServer(self.service, f"{HOST}:{port + 1}")
         config = uvicorn.Config(
             create_app(self.service, self._lifespan),
             host=HOST,
-            port=self.settings.port(self.base_port),
+            port=port,
             log_level="warning",
             access_log=False,
             timeout_graceful_shutdown=GRACE_S,
             timeout_keep_alive=30,
         )
-        self._http = DrainingServer(config, self.service.leave, self.settings.serving_drain_s)
+        self._http = DrainingServer(
+            config,
+            self.service.leave,
+            self.settings.serving_drain_s,
+            beside=partial(self._grpc.stop, GRACE_S),
+        )
         for number in (signal.SIGTERM, signal.SIGINT):
             # uvicorn takes the signals while it serves, and raises them once more when it is done
             signal.signal(number, lambda *_: None)
@@ -93,9 +103,15 @@ class _Server:
 
     @asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
+        try:
+            await self._grpc.start()
+        except CannotListen as error:
+            logger.error("serving cannot start", reason=str(error))
+            raise
         background = asyncio.create_task(self._connect_and_follow())
         background.add_done_callback(self._ended)
         yield
+        await self._grpc.stop(GRACE_S)
         background.cancel()
         with suppress(asyncio.CancelledError, Exception):
             await background

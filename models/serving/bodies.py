@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import Request
@@ -15,13 +16,16 @@ BODY_TIMEOUT_S = 10.0
 _JSON = "application/json"
 
 
-async def read_body(request: Request, limit: int = MAX_BODY_BYTES) -> bytes:
+async def read_body(
+    request: Request, limit: int = MAX_BODY_BYTES, kinds: Sequence[str] = ()
+) -> bytes:
     """The whole body, counted while it streams.
 
-    Raises Problem 415 (declared as something else than JSON), 413 (too large) or 408 (too slow).
+    Raises Problem 415 (declared as something else than JSON or one of `kinds`), 413 (too large) or 408 (too
+    slow).
     """
     kind = request.headers.get("content-type", _JSON).partition(";")[0].strip().lower()
-    if kind != _JSON and not kind.endswith("+json"):
+    if kind not in (_JSON, *kinds) and not kind.endswith("+json"):
         raise Problem(415, f"the body is declared as {kind[:80]!r}: send Content-Type: {_JSON}")
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared[:20]) > limit:

@@ -37,9 +37,11 @@ def _operation(method: str, path: str, operation: Mapping[str, Any], address: st
     yield f"<p>{escape(operation.get('description', ''))}</p>"
     content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
     for name, example in content.get("examples", {}).items():
-        yield _command(address + path.replace("{task}", name), example["value"])
+        where = path.replace("{task}", name).replace("{name}", name)
+        if "{" not in where:
+            yield _command(address + where, example["value"])
     for name, field in content.get("schema", {}).get("properties", {}).items():
-        for item in field["items"].get("anyOf", [field["items"]]):
+        for item in _items(field):
             of = f" of task {item['title']}" if "title" in item else ""
             yield f"<p>Each of the <code>{name}</code>{escape(of)}:</p>"
             yield f"<table>{''.join(_fields(item))}</table>"
@@ -49,6 +51,12 @@ def _operation(method: str, path: str, operation: Mapping[str, Any], address: st
         for code, answer in answers.items()
     )
     yield f"<p>Answers:</p><table>{''.join(cells)}</table>"
+
+
+def _items(field: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The schemas of a list's items; none if it is no list."""
+    item = field.get("items", {})
+    return item.get("anyOf", [item] if "properties" in item else [])  # type: ignore[no-any-return]
 
 
 def _command(url: str, body: object) -> str:

@@ -7,7 +7,8 @@ callers go elsewhere of their own accord. Only then does it refuse new connectio
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import socket
+from collections.abc import Awaitable, Callable
 from types import FrameType
 
 import uvicorn
@@ -17,8 +18,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 class DrainingServer(uvicorn.Server):
     """Between its first signal and its stop lie `delay_s` seconds; a second signal ends them."""
 
-    def __init__(self, config: uvicorn.Config, leave: Callable[[], None], delay_s: float) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        leave: Callable[[], None],
+        delay_s: float,
+        beside: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """`leave` is called at the first signal; `beside` stops what is to close at the same time."""
         super().__init__(config)
+        self._beside = beside
         self._leave = leave
         self._delay_s = delay_s
         self._told = False
@@ -33,6 +42,10 @@ class DrainingServer(uvicorn.Server):
         loop = asyncio.get_running_loop()
         stop = super().handle_exit
         loop.call_soon_threadsafe(loop.call_later, self._delay_s, stop, sig, frame)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Both doors close together, so that what is under way behind either has the same time."""
+        await asyncio.gather(super().shutdown(sockets), *([self._beside()] if self._beside else []))
 
 
 class Farewell:

@@ -7,7 +7,13 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from models.serving.instances import MAX_INSTANCES, MAX_LABELS
+from models.serving.instances import (
+    MAX_ID,
+    MAX_INSTANCES,
+    MAX_LABELS,
+    MAX_NUMBER,
+    MAX_TEXT,
+)
 from streams.task import Category, Task
 
 
@@ -100,66 +106,58 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     for status, meaning in _MEANINGS.items()
 }
 
+_ID = {"type": "string", "minLength": 1, "maxLength": MAX_ID}
 _ENVELOPE: dict[str, Any] = {
     "event_id": {
-        "type": "string",
-        "maxLength": 100,
+        **_ID,
         "description": "Identity of the fact; a retry with the same id adds nothing.",
     },
     "event_time": {
-        "oneOf": [{"type": "integer"}, {"type": "string", "format": "date-time"}],
+        "oneOf": [{"type": "integer", "minimum": 0}, {"type": "string", "format": "date-time"}],
         "description": "When it happened: ms since the epoch or ISO 8601; now if absent.",
     },
 }
 
 
-def predict_body(tasks: Sequence[Task]) -> dict[str, Any]:
-    """`openapi_extra` of predict: a schema of the instance and an example per task."""
-    schema = {
-        "type": "object",
-        "required": ["instances"],
-        "properties": {
-            "instances": {
-                "type": "array",
-                "minItems": 1,
-                "maxItems": MAX_INSTANCES,
-                "items": {"anyOf": [_instance(task) for task in tasks]},
-            }
-        },
+def predict_body(tasks: Sequence[Task], named: bool = False) -> dict[str, Any]:
+    """`openapi_extra` of predict: a schema of the instance and an example per task.
+
+    `named`: the path has no task, so that the body may (of several tasks: must) have it.
+    """
+    instances = {
+        "type": "array",
+        "minItems": 1,
+        "maxItems": MAX_INSTANCES,
+        "items": {"anyOf": [_instance(task) for task in tasks]},
     }
-    examples = {task.name: {"value": {"instances": [_example(task)]}} for task in tasks}
-    return _body(schema, examples)
+    examples = {task.name: {"instances": [_example(task)]} for task in tasks}
+    return _body("instances", instances, examples, tasks if named else ())
 
 
-def labels_body(tasks: Sequence[Task]) -> dict[str, Any]:
-    """`openapi_extra` of labels: an example per task."""
+def labels_body(tasks: Sequence[Task], named: bool = False) -> dict[str, Any]:
+    """`openapi_extra` of labels: an example per task; `named` as for `predict_body`."""
     item = {
         "type": "object",
         "required": ["prediction_id", "label"],
         "additionalProperties": False,
         "properties": {
-            "prediction_id": {"type": "string", "maxLength": 100},
+            "prediction_id": _ID,
             "label": {"type": "integer", "enum": [0, 1]},
             **_ENVELOPE,
         },
     }
-    schema = {
-        "type": "object",
-        "required": ["labels"],
-        "additionalProperties": False,
-        "properties": {"labels": {"type": "array", "maxItems": MAX_LABELS, "items": item}},
-    }
+    labels = {"type": "array", "minItems": 1, "maxItems": MAX_LABELS, "items": item}
     known = {"prediction_id": "7b0f6a52-5a0e-4f43-9d38-0d1f0c0f9a11", "label": 1}
-    return _body(schema, {task.name: {"value": {"labels": [known]}} for task in tasks})
+    examples = {task.name: {"labels": [known]} for task in tasks}
+    return _body("labels", labels, examples, tasks if named else ())
 
 
 def _instance(task: Task) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for feature in task.features:
         if feature.name in task.given:
-            kind = "string" if isinstance(feature, Category) else "number"
             about = {"description": feature.doc} if feature.doc else {}
-            fields[feature.name] = {"type": [kind, "null"], **about}
+            fields[feature.name] = {**_value(isinstance(feature, Category)), **about}
     return {
         "title": task.name,
         "type": "object",
@@ -169,11 +167,33 @@ def _instance(task: Task) -> dict[str, Any]:
     }
 
 
+def _value(is_text: bool) -> dict[str, Any]:
+    if is_text:
+        return {"type": ["string", "null"], "maxLength": MAX_TEXT}
+    return {"type": ["number", "null"], "minimum": -MAX_NUMBER, "maximum": MAX_NUMBER}
+
+
 def _example(task: Task) -> dict[str, Any]:
     given = {f.name: isinstance(f, Category) for f in task.features if f.name in task.given}
     return {name: "A" if is_text else 1.0 for name, is_text in given.items()}
 
 
-def _body(schema: dict[str, Any], examples: dict[str, Any]) -> dict[str, Any]:
-    content = {"application/json": {"schema": schema, "examples": examples}}
+def _body(
+    items: str, schema: dict[str, Any], examples: dict[str, Any], naming: Sequence[Task]
+) -> dict[str, Any]:
+    """A request whose body is `{items: [...]}`, with the name of one of the tasks in `naming`, if any."""
+    properties, required = {items: schema}, [items]
+    if naming:
+        names = [task.name for task in naming]
+        properties["task"] = {"type": "string", "enum": names}
+        required += ["task"] if len(names) > 1 else []
+        examples = {name: {"task": name, **example} for name, example in examples.items()}
+    whole = {
+        "type": "object",
+        "required": required,
+        "additionalProperties": False,
+        "properties": properties,
+    }
+    shown = {name: {"value": example} for name, example in examples.items()}
+    content = {"application/json": {"schema": whole, "examples": shown}}
     return {"requestBody": {"required": True, "content": content}}

@@ -19,7 +19,7 @@ from infra.supervisor import Supervisor
 BROKERS = ("broker-1", "broker-2", "broker-3")
 CLUSTER = (*BROKERS, "redis", "registry")
 
-_OTHER_PORTS = (16379, 18000, 18001, 18002, 18003, 18004, 18005, 18006, 18007, 18080, 18081, 18123)
+_OTHER_PORTS = (16379, *range(18000, 18008), *range(18100, 18104), 18080, 18081, 18123)
 _BASE_PORTS = (*BROKER_PORTS, *CONTROLLER_PORTS, *_OTHER_PORTS)
 _ATTEMPTS = 200
 
