@@ -305,14 +305,16 @@ def test_a_successor_that_does_not_come_up_is_told(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watched, "FIRST_DELAY_S", 0.01)
-    mark = settings.home / "was-there"
+    mark, restarted = settings.home / "was-there", threading.Event()
     code = f"""import pathlib, time
 mark = pathlib.Path({str(mark)!r})
 if mark.exists():
     raise SystemExit(3)
 mark.touch()
 time.sleep(600)"""
-    with supervised(settings, [python("fickle", code, ready=mark.exists)]):
+    fickle = python("fickle", code, ready=lambda: mark.exists() and not restarted.is_set())
+    with supervised(settings, [fickle]):
         eventually(lambda: state_of(settings, "fickle") == "ready")
+        restarted.set()
         with pytest.raises(InfraError, match=r"fickle does not come up again \(exited with 3"):
             lifecycle.restart(settings, "fickle")
