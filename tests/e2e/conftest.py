@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -111,8 +111,9 @@ def finish(process: subprocess.Popen[str], stdin: str = "", timeout_s: float = 2
 
 @pytest.fixture(scope="session")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    """`driftlog up --detach` with the flights task, fed with its first days; `driftlog down` at the end."""
-    made = System(fresh_settings(tmp_path_factory.mktemp("system")))
+    """The flights task and two serving replicas, brought up and fed with the first days; taken down."""
+    settings = fresh_settings(tmp_path_factory.mktemp("system"))
+    made = System(replace(settings, serving_replicas=2))
     try:
         made.ok("up", "--detach", "--task", "examples/flights.py", timeout_s=400)
         made.ok("feed", "--to", "2013-01-15", timeout_s=400)

@@ -5,6 +5,7 @@ stranger.py BOOTSTRAP REGISTRY CLICKHOUSE_PORT REST WHAT [ARGUMENT]
   produce SECONDS  produces labels steadily; prints what was acknowledged and the longest gap in between
   ask SECONDS      asks for predictions steadily over REST; prints the answered ids and the failures
   garbage          puts bytes that are no events on the labels topic
+  logged           counts ids given on stdin (JSON list) in the predictions topic, read from the start
   count            counts ids given on stdin (JSON list) in ClickHouse's FINAL predictions and labels
 """
 
@@ -210,6 +211,37 @@ def garbage():
     say(sent=[*bad, "no value at all"], left=left)
 
 
+def logged_ids():
+    """In the log itself: which ids are missing, and which stand there more than once (sent again)."""
+    ids = json.load(sys.stdin)
+    consumer = confluent_kafka.Consumer(
+        {"bootstrap.servers": BOOTSTRAP, "group.id": "stranger", "enable.auto.commit": False}
+    )
+    topic = Topic("flights.predictions")
+    known = {topic.id: topic.schema}
+    found, contents = Counter(), {}
+    for number in consumer.list_topics(topic.name).topics[topic.name].partitions:
+        at = confluent_kafka.TopicPartition(topic.name, number, 0)
+        end = consumer.get_watermark_offsets(at)[1]
+        consumer.assign([at])
+        while consumer.position([at])[0].offset < end:
+            for message in consumer.consume(1000, 1.0):
+                (schema_id,) = struct.unpack(">I", message.value()[1:5])
+                if schema_id not in known:
+                    told = httpx.get(f"{REGISTRY}/schemas/ids/{schema_id}").json()["schema"]
+                    known[schema_id] = fastavro.parse_schema(json.loads(told))
+                body = io.BytesIO(message.value()[5:])
+                record = fastavro.schemaless_reader(body, known[schema_id], topic.schema)
+                found[record["event_id"]] += 1
+                contents.setdefault(record["event_id"], set()).add(record["score"])
+    consumer.close()
+    say(
+        missing=sum(not found[i] for i in ids),
+        repeated=sum(found[i] > 1 for i in ids),
+        two_answers=sum(len(contents.get(i, ())) > 1 for i in ids),
+    )
+
+
 def count_ids():
     ids = json.load(sys.stdin)
     say(**{table: in_clickhouse(table, found) for table, found in ids.items()})
@@ -222,6 +254,7 @@ def main():
         "produce": lambda: steady_produce(float(more[0])),
         "ask": lambda: steady_ask(float(more[0])),
         "garbage": garbage,
+        "logged": logged_ids,
         "count": count_ids,
     }
     acts[what]()
