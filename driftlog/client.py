@@ -57,6 +57,10 @@ __all__ = [
 T = TypeVar("T")
 BASE = "http://127.0.0.1:18000"
 API_KEY = "DRIFTLOG_API_KEY"
+AT_ONCE = 64
+"""Requests under way at a time. httpx looks through all that wait whenever one is answered, so a thousand
+callers of one AsyncClient wait in a line of its own instead."""
+LIMITS = httpx.Limits(max_connections=AT_ONCE, max_keepalive_connections=AT_ONCE)
 
 
 def options(
@@ -99,7 +103,9 @@ class Client:
         self._options = options(bases, **more)
         self._sleep = sleep
         self._good = 0
-        self._http = httpx.Client(headers=core.headers(self._options.api_key), transport=transport)
+        self._http = httpx.Client(
+            headers=core.headers(self._options.api_key), transport=transport, limits=LIMITS
+        )
 
     def predict(self, instance: Mapping[str, Any], task: str | None = None) -> Prediction:
         """Score one instance; the answer is in the log. Raises ClientError."""
@@ -193,8 +199,9 @@ class AsyncClient:
         self._sleep = sleep
         self._good = 0
         self._http = httpx.AsyncClient(
-            headers=core.headers(self._options.api_key), transport=transport
+            headers=core.headers(self._options.api_key), transport=transport, limits=LIMITS
         )
+        self._turn = asyncio.Semaphore(AT_ONCE)
 
     async def predict(self, instance: Mapping[str, Any], task: str | None = None) -> Prediction:
         """Score one instance; the answer is in the log. Raises ClientError."""
@@ -267,9 +274,10 @@ class AsyncClient:
 
     async def _try(self, base: str, call: Call, limit_s: float) -> Reply:
         try:
-            response = await self._http.request(
-                call.method, base + call.path, content=call.content, timeout=limit_s
-            )
+            async with self._turn:
+                response = await self._http.request(
+                    call.method, base + call.path, content=call.content, timeout=limit_s
+                )
         except httpx.HTTPError as error:
             return Reply(None, reason=f"{base}: {error!r}")
         return _reply(response)
