@@ -57,14 +57,16 @@ def _add_models(routes: APIRouter, service: Service) -> None:
     task = Path(description="A task.", json_schema_extra={"enum": list(service.desks)})
     champion = Path(description="The version that must be its champion.")
 
-    @routes.get("/models/{name}", response_model=openapi.ModelOut, responses=openapi.UNKNOWN)
+    @routes.get(
+        "/models/{name}", response_model=openapi.ModelMetadataOut, responses=openapi.UNKNOWN
+    )
     async def metadata(name: str = task) -> Response:
         """The model's tensors: one per feature that the caller gives."""
         return _json(protocol.model_metadata(service, name))
 
     @routes.get(
         "/models/{name}/versions/{version}",
-        response_model=openapi.ModelOut,
+        response_model=openapi.ModelMetadataOut,
         responses=openapi.UNKNOWN,
     )
     async def version_metadata(name: str = task, version: str = champion) -> Response:
