@@ -117,6 +117,8 @@ def infer_body(tasks: Sequence[Task]) -> dict[str, Any]:
         "additionalProperties": False,
         "properties": {
             "id": {"type": "string"},
+            "model_name": {"type": ["string", "null"]},
+            "model_version": {"type": ["string", "null"]},
             "parameters": {"type": "object"},
             "inputs": {"type": "array", "items": tensor, "minItems": 1},
             "outputs": {"type": "array", "items": output},

@@ -117,7 +117,8 @@ def _add_models(routes: APIRouter, service: Service) -> None:
 async def _infer(service: Service, request: Request, name: str, version: str = "") -> Response:
     protocol.model(service, name, version)
     raw = await read_body(request, kinds=(_BINARY,))
-    asked, binary = read_infer(raw, _json_bytes(request.headers.get(HEADER)))
+    path = {"model_name": name, "model_version": version}
+    asked, binary = read_infer(raw, _json_bytes(request.headers.get(HEADER)), path)
     said = await protocol.infer(service, name, version, asked, raw)
     body, json_bytes = write_infer(said, binary)
     if json_bytes is None:
