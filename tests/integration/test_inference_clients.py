@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 
-from infra.settings import HOST
-from models.serving.api import create_app
-from models.serving.grpc.server import GrpcServer
 from tests.unit.models.serving_parts import NOW_MS, MemoryLog, service
+from tests.unit.models.serving_sockets import listening
 
 pytestmark = pytest.mark.integration
 UV = Path(sys.executable).with_name("uv")
@@ -136,7 +129,7 @@ json.dump(asyncio.run(run()), sys.stdout)
 """
 
 
-@dataclass
+@dataclass(frozen=True)
 class Served:
     """Both faces of one service, on ports of the loopback."""
 
@@ -144,35 +137,11 @@ class Served:
     addresses: dict[str, str]
 
 
-@contextmanager
-def serving() -> Iterator[Served]:
-    log, loop, listening = MemoryLog(), asyncio.new_event_loop(), threading.Event()
-    made = service(log)
-    listener = socket.create_server((HOST, 0))
-    server = uvicorn.Server(uvicorn.Config(create_app(made), log_level="warning"))
-    grpc = GrpcServer(made, f"{HOST}:0")
-
-    async def run() -> None:
-        await grpc.start()
-        serve = asyncio.create_task(server.serve([listener]))
-        listening.set()
-        await serve
-        await grpc.stop(5)
-
-    thread = threading.Thread(target=loop.run_until_complete, args=(run(),))
-    thread.start()
-    assert listening.wait(30)
-    http = f"{HOST}:{listener.getsockname()[1]}"
-    yield Served(log, {"http": http, "http-binary": http, "grpc": f"{HOST}:{grpc.port}"})
-    server.should_exit = True
-    thread.join()
-    loop.close()
-
-
 @pytest.fixture
 def served() -> Iterator[Served]:
-    with serving() as made:
-        yield made
+    log = MemoryLog()
+    with listening(service(log)) as at:
+        yield Served(log, {"http": at.http, "http-binary": at.http, "grpc": at.grpc})
 
 
 def environment(folder: Path, *packages: str) -> Path:
