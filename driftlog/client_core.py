@@ -16,7 +16,7 @@ MAX_ITEMS = 1_000
 """Instances, or labels, of one request that the service takes."""
 MAX_BYTES = 1_000_000
 """Of a body; the service refuses more than 1 MiB."""
-RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
+RETRIED = frozenset({408, 425, 429, 502, 503, 504})
 """Statuses after which the same bytes may be sent again: their event ids make that harmless."""
 FIRST_WAIT_S = 0.1
 MAX_WAIT_S = 5.0

@@ -11,7 +11,7 @@ from typing import Any
 from fastapi import FastAPI, Path, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.responses import HTMLResponse
+from starlette.responses import HTMLResponse, PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from models.serving import openapi
@@ -24,7 +24,7 @@ from models.serving.instances import InvalidRequest
 from models.serving.metrics import Metrics
 from models.serving.problems import Problem, as_problem, response
 from models.serving.service import Service
-from models.serving.which import the_task
+from models.serving.which import named_task, only_task
 from streams.log import LogUnavailable
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
@@ -114,9 +114,9 @@ def _add_short_forms(app: FastAPI, service: Service) -> None:
 
 def _named(service: Service, body: Any) -> tuple[str, Any]:
     """The task that the body is about, and the body without its name."""
-    if not isinstance(body, dict):
-        return the_task(service), body
-    return the_task(service, body.pop("task", None)), body
+    if not isinstance(body, dict) or "task" not in body:
+        return only_task(service), body
+    return named_task(service, body.pop("task")), body
 
 
 def _add_operations(app: FastAPI, service: Service) -> None:
@@ -131,7 +131,7 @@ def _add_operations(app: FastAPI, service: Service) -> None:
         ready, detail = await service.readiness()
         return _json(detail, 200 if ready else 503)
 
-    @app.get("/metrics")
+    @app.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
         """Prometheus' text format."""
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")

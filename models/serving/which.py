@@ -6,16 +6,16 @@ from models.serving.instances import FieldError, InvalidRequest
 from models.serving.service import Service
 
 
-def the_task(service: Service, named: object = None) -> str:
-    """The task of that name, or without a name (None or empty) the only one there is.
+def only_task(service: Service) -> str:
+    """The task there is; raises InvalidRequest if there are several."""
+    if len(service.desks) == 1:
+        return next(iter(service.desks))
+    known = ", ".join(sorted(service.desks)) or "no task"
+    raise InvalidRequest([FieldError("task", f"is missing: this service has {known}")])
 
-    Raises Problem 404 for an unknown name, InvalidRequest where several could be meant.
-    """
-    if named is None or named == "":
-        if len(service.desks) == 1:
-            return next(iter(service.desks))
-        known = ", ".join(sorted(service.desks)) or "none"
-        raise InvalidRequest([FieldError("task", f"is missing: this service has {known}")])
-    if not isinstance(named, str):
+
+def named_task(service: Service, name: object) -> str:
+    """The task of this name; raises Problem 404 if there is none, InvalidRequest if it is no text."""
+    if not isinstance(name, str):
         raise InvalidRequest([FieldError("task", "must be the name of a task, as text")])
-    return service.desk(named).task.name
+    return service.desk(name).task.name

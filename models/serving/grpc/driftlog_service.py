@@ -17,7 +17,7 @@ from models.serving.grpc.values import (
     predict_response,
 )
 from models.serving.service import Service
-from models.serving.which import the_task
+from models.serving.which import named_task, only_task
 
 DESCRIPTOR = pb.DESCRIPTOR.services_by_name["Driftlog"]
 
@@ -25,8 +25,11 @@ DESCRIPTOR = pb.DESCRIPTOR.services_by_name["Driftlog"]
 def handlers(service: Service) -> Any:
     """The generic handler of this service for a gRPC server."""
 
+    def meant(request: Any) -> str:
+        return named_task(service, request.task) if request.task else only_task(service)
+
     async def predict(request: Any) -> Any:
-        task = the_task(service, request.task)
+        task = meant(request)
         # Equal messages have equal bytes this way, whatever the order in which a caller wrote its map.
         raw = request.SerializeToString(deterministic=True)
         return predict_response(await service.predict(task, predict_body(request), raw))
@@ -35,7 +38,7 @@ def handlers(service: Service) -> Any:
         return pb.PredictStreamResponse(answer=await predict(request))
 
     async def label(request: Any) -> Any:
-        task = the_task(service, request.task)
+        task = meant(request)
         return label_response(await service.label(task, label_body(request)))
 
     async def models(_: Any) -> Any:

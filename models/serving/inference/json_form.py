@@ -7,6 +7,7 @@ of the bytes after it are its own, in the order of the tensors.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from models.serving.bodies import parse_json
@@ -16,13 +17,17 @@ from models.serving.instances import FieldError, InvalidRequest
 
 HEADER = "inference-header-content-length"
 MAX_TENSORS = 1_000
-_KNOWN = {"id", "parameters", "inputs", "outputs"}
+_KNOWN = {"id", "parameters", "inputs", "outputs", "model_name", "model_version"}
+"""The last two are KServe's client's; the path says the same."""
 
 
-def read_infer(raw: bytes, json_bytes: int | None) -> tuple[Infer, set[str] | None]:
+def read_infer(
+    raw: bytes, json_bytes: int | None, path: Mapping[str, str]
+) -> tuple[Infer, set[str] | None]:
     """The request in `raw`, whose JSON has `json_bytes` (None: all of it).
 
-    Also the outputs that are wanted as bytes (None: all). Raises InvalidRequest or Problem 422.
+    `path`: the model's name and version, which the request may repeat and must not contradict. Also the
+    outputs that are wanted as bytes (None: all). Raises InvalidRequest or Problem 422.
     """
     if json_bytes is not None and json_bytes > len(raw):
         raise _wrong("", f"has {len(raw)} bytes, its header says that its JSON has more")
@@ -31,6 +36,10 @@ def read_infer(raw: bytes, json_bytes: int | None) -> tuple[Infer, set[str] | No
         raise _wrong("", "must be an object with 'inputs'")
     for name in document.keys() - _KNOWN:
         raise _wrong(_ascii(name), f"is unknown; a request has {', '.join(sorted(_KNOWN))}")
+    for name, value in path.items():
+        said = document.get(name)
+        if said is not None and value not in ("", said):
+            raise _wrong(name, f"is not {value!r}, which the path says")
     binary = b"" if json_bytes is None else raw[json_bytes:]
     inputs = _inputs(document.get("inputs"), binary)
     parameters = _object(document.get("parameters", {}), "parameters")

@@ -40,7 +40,7 @@ class TensorOut(BaseModel):
     shape: list[int]
 
 
-class ModelOut(BaseModel):
+class ModelMetadataOut(BaseModel):
     """A task's champion as the protocol sees it."""
 
     name: str
@@ -72,7 +72,7 @@ class InferOut(BaseModel):
     outputs: list[OutputOut]
 
 
-class ErrorOut(BaseModel):
+class InferErrorOut(BaseModel):
     error: str
 
 
@@ -85,7 +85,8 @@ _MEANINGS = {
     503: "No model yet, or the log did not acknowledge in time: send the same body again.",
 }
 REFUSALS: dict[int | str, dict[str, Any]] = {
-    status: {"description": meaning, "model": ErrorOut} for status, meaning in _MEANINGS.items()
+    status: {"description": meaning, "model": InferErrorOut}
+    for status, meaning in _MEANINGS.items()
 }
 UNKNOWN: dict[int | str, dict[str, Any]] = {404: REFUSALS[404]}
 NOT_READY: dict[int | str, dict[str, Any]] = {503: {"description": "Not ready.", "model": ReadyOut}}
@@ -116,6 +117,8 @@ def infer_body(tasks: Sequence[Task]) -> dict[str, Any]:
         "additionalProperties": False,
         "properties": {
             "id": {"type": "string"},
+            "model_name": {"type": ["string", "null"]},
+            "model_version": {"type": ["string", "null"]},
             "parameters": {"type": "object"},
             "inputs": {"type": "array", "items": tensor, "minItems": 1},
             "outputs": {"type": "array", "items": output},

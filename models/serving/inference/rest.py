@@ -57,14 +57,16 @@ def _add_models(routes: APIRouter, service: Service) -> None:
     task = Path(description="A task.", json_schema_extra={"enum": list(service.desks)})
     champion = Path(description="The version that must be its champion.")
 
-    @routes.get("/models/{name}", response_model=openapi.ModelOut, responses=openapi.UNKNOWN)
+    @routes.get(
+        "/models/{name}", response_model=openapi.ModelMetadataOut, responses=openapi.UNKNOWN
+    )
     async def metadata(name: str = task) -> Response:
         """The model's tensors: one per feature that the caller gives."""
         return _json(protocol.model_metadata(service, name))
 
     @routes.get(
         "/models/{name}/versions/{version}",
-        response_model=openapi.ModelOut,
+        response_model=openapi.ModelMetadataOut,
         responses=openapi.UNKNOWN,
     )
     async def version_metadata(name: str = task, version: str = champion) -> Response:
@@ -115,7 +117,8 @@ def _add_models(routes: APIRouter, service: Service) -> None:
 async def _infer(service: Service, request: Request, name: str, version: str = "") -> Response:
     protocol.model(service, name, version)
     raw = await read_body(request, kinds=(_BINARY,))
-    asked, binary = read_infer(raw, _json_bytes(request.headers.get(HEADER)))
+    path = {"model_name": name, "model_version": version}
+    asked, binary = read_infer(raw, _json_bytes(request.headers.get(HEADER)), path)
     said = await protocol.infer(service, name, version, asked, raw)
     body, json_bytes = write_infer(said, binary)
     if json_bytes is None:

@@ -6,20 +6,24 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import httpx
+import jsonschema
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from models.serving.api import create_app
 from models.serving.bodies import MAX_BODY_BYTES
+from models.serving.metrics import Metrics
 from models.serving.service import Service
 from schemas.catalogue import labels_topic, predictions_topic
 from streams.features import observation_key, rate_key
 from streams.task import HOUR_MS
 from tests.unit.models.serving_parts import (
+    FLIGHTS,
     NOW_MS,
     MemoryLog,
     MemoryStore,
@@ -311,13 +315,50 @@ async def test_the_docs_page_needs_nothing_from_elsewhere(client: httpx.AsyncCli
 
 async def test_openapi_examples_are_accepted(client: httpx.AsyncClient) -> None:
     document = (await client.get("/openapi.json")).json()
-    for path in (PREDICT, LABELS):
-        operation = document["paths"][path.replace("flights", "{task}")]["post"]
-        examples = operation["requestBody"]["content"]["application/json"]["examples"]
-        for example in examples.values():
-            answer = await client.post(path, json=example["value"])
-            assert answer.status_code == 200
+    posts = [
+        (path, methods["post"]) for path, methods in document["paths"].items() if "post" in methods
+    ]
+    assert len(posts) == 6
+    for path, operation in posts:
+        content = operation["requestBody"]["content"]["application/json"]
+        for task, example in content["examples"].items():
+            where = path.format(task=task, name=task, version="flights-1")
+            answer = await client.post(where, json=example["value"])
+            assert answer.status_code == 200, answer.text
+            jsonschema.validate(example["value"], content["schema"])
     assert "ProblemOut" in document["components"]["schemas"]
+
+
+async def test_the_short_forms_mean_the_only_task(
+    client: httpx.AsyncClient, log: MemoryLog
+) -> None:
+    for body in ({}, {"task": "flights"}):
+        said = await client.post("/v1/predict", json={"instances": [flight()], **body})
+        assert said.json()["predictions"][0]["event_id"] == log.events[-1].id
+        label = {"prediction_id": "a", "label": 1}
+        assert (await client.post("/v1/labels", json={"labels": [label], **body})).is_success
+    unknown = {"task": "trains", "instances": [flight()]}
+    assert (await client.post("/v1/predict", json=unknown)).status_code == 404
+    wrong = await client.post("/v1/predict", json={"task": 7, "instances": [flight()]})
+    assert [error["loc"] for error in wrong.json()["errors"]] == ["task"]
+
+
+async def test_of_several_tasks_the_body_names_one(log: MemoryLog) -> None:
+    other = replace(FLIGHTS, name="others")
+    made = Service((FLIGHTS, other), Metrics(), MemoryStore(), log, now_ms=lambda: NOW_MS)
+    made.desks["flights"].champion = champion()
+    async with connect(made) as client:
+        unsaid = await client.post("/v1/predict", json={"instances": [flight()]})
+        assert unsaid.status_code == 422
+        assert "flights, others" in unsaid.json()["detail"]
+        named = {"task": "flights", "instances": [flight()]}
+        assert (await client.post("/v1/predict", json=named)).status_code == 200
+        document = (await client.get("/openapi.json")).json()
+    body = document["paths"]["/v1/predict"]["post"]["requestBody"]["content"]["application/json"]
+    assert body["schema"]["required"] == ["instances", "task"]
+    assert {name: e["value"]["task"] for name, e in body["examples"].items()} == {
+        name: name for name in ("flights", "others")
+    }
 
 
 JSON = st.recursive(

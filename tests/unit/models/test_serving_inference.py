@@ -201,6 +201,7 @@ WRONG: list[tuple[Any, str]] = [
     ({"inputs": tensors(), "outputs": [{}]}, "outputs[0].name"),
     ({"inputs": tensors(), "parameters": {"event_time": -1}}, "event_time"),
     ({"inputs": tensors(), "more": 1}, "more"),
+    ({"inputs": tensors(), "model_name": "trains"}, "model_name"),
 ]
 
 
