@@ -17,6 +17,7 @@ from streams.task import (
     RolloutPolicy,
     Task,
     TaskError,
+    Text,
     Truth,
 )
 
@@ -38,6 +39,7 @@ __all__ = [
     "RolloutPolicy",
     "Task",
     "TaskError",
+    "Text",
     "Truth",
 ]
 

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from models.serving.instances import MAX_INSTANCES, MAX_LABELS
-from streams.task import Category, Task
+from streams.task import Category, Task, Text
 
 
 class PredictionOut(BaseModel):
@@ -157,8 +157,10 @@ def _instance(task: Task) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for feature in task.features:
         if feature.name in task.given:
-            kind = "string" if isinstance(feature, Category) else "number"
-            about = {"description": feature.doc} if feature.doc else {}
+            kind = "string" if isinstance(feature, Category | Text) else "number"
+            about: dict[str, Any] = {"description": feature.doc} if feature.doc else {}
+            if isinstance(feature, Text):
+                about["maxLength"] = feature.max_length
             fields[feature.name] = {"type": [kind, "null"], **about}
     return {
         "title": task.name,
@@ -170,8 +172,8 @@ def _instance(task: Task) -> dict[str, Any]:
 
 
 def _example(task: Task) -> dict[str, Any]:
-    given = {f.name: isinstance(f, Category) for f in task.features if f.name in task.given}
-    return {name: "A" if is_text else 1.0 for name, is_text in given.items()}
+    shown = {Category: "A", Text: "Thank you, it works."}
+    return {f.name: shown.get(type(f), 1.0) for f in task.features if f.name in task.given}
 
 
 def _body(schema: dict[str, Any], examples: dict[str, Any]) -> dict[str, Any]:
