@@ -23,7 +23,7 @@ from models.recipes.contract import CannotTrain
 Singles = NDArray[np.float32]
 POOLINGS = ("mean", "cls")
 WIDE = 16
-"""Columns that a sum over a row is filled up to, and copies of a margin that fill a register."""
+"""Copies of a margin: they fill a register, so that its sigmoid does not depend on the rows beside it."""
 MASKED = -1e9
 
 
@@ -177,47 +177,55 @@ def _gelu(graph: _Graph, x: str) -> str:
 
 
 def _headed(graph: _Graph, config: Any, head: Head, last: str) -> None:
+    """The head's weight times each token's state, then pooled; the numbers' products are added one by one.
+
+    Pooled first, rows would be multiplied all at once, in another order of additions for one than for many.
+    """
+    length = head.place.stop - head.place.start
     graph.value("first", 0, np.int64)
+    graph.value("head_weight", np.repeat(head.weight[: config.hidden_size, None], WIDE, axis=1))
+    graph.do("MatMul", [last, "head_weight"], "token_margins")
     if head.pooling == "cls":
-        graph.do("Gather", [last, "first"], "pooled", axis=1)
+        graph.value("alone", [0], np.int64)
+        graph.do("Gather", ["token_margins", "alone"], "pooled", axis=1)
     else:
         graph.value("unit", 1.0)
-        graph.value("last_axis", [2], np.int64)
+        graph.value("pool_shape", [-1, 1, length], np.int64)
         graph.do("Sub", ["unit", "padding_number"], "there")
-        graph.do("Unsqueeze", ["there", "last_axis"], "there_column")
-        graph.do("Mul", [last, "there_column"], "kept")
-        graph.do("ReduceSum", ["kept", "axis"], "summed", keepdims=0)
         graph.do("ReduceSum", ["there", "axis"], "count")
-        graph.do("Div", ["summed", "count"], "pooled")
-    weight, here = head.weight[: config.hidden_size], "pooled"
+        graph.do("Div", ["there", "count"], "shares")
+        graph.do("Reshape", ["shares", "pool_shape"], "share_row")
+        graph.do("MatMul", ["share_row", "token_margins"], "pooled")
+    terms = [graph.value("head_bias", [[head.bias]])]
     if head.columns:
-        short = -len(head.columns) % WIDE
-        columns = [*head.columns, *[head.columns[0]] * short]
-        center, scale = (
-            np.append(part, np.repeat(part[:1], short)) for part in (head.center, head.scale)
-        )
-        graph.value("number_columns", columns, np.int64)
-        graph.value("number_center", center)
-        graph.value("number_scale", scale)
-        graph.value("number_low", -head.limit)
-        graph.value("number_high", head.limit)
-        graph.do("Gather", ["features", "number_columns"], "numbers", axis=1)
-        graph.do("IsNaN", ["numbers"], "missing")
-        graph.do("Where", ["missing", "number_center", "numbers"], "filled")
-        graph.do("Sub", ["filled", "number_center"], "centered")
-        graph.do("Mul", ["centered", "number_scale"], "number_scaled")
-        graph.do("Clip", ["number_scaled", "number_low", "number_high"], "number_held")
-        here = graph.do("Concat", ["pooled", "number_held"], "inputs", axis=1)
-        weight = np.append(head.weight, np.zeros(short, np.float32))
-    # A matrix product with one column takes another path for one row than for many.
-    graph.value("head_weight", weight)
-    graph.value("head_bias", [[head.bias]])
-    graph.value("copies", np.ones((1, WIDE)))
+        terms += _numbers(graph, config, head)
+    graph.value("margin_shape", [-1, 1, 1], np.int64)
     graph.value("flat", [-1], np.int64)
-    graph.do("Mul", [here, "head_weight"], "head_products")
-    graph.do("ReduceSum", ["head_products", "axis"], "head_sum")
-    graph.do("Add", ["head_sum", "head_bias"], "margin")
-    graph.do("Mul", ["margin", "copies"], "margins")
+    graph.do("Sum", terms, "rest")
+    graph.do("Reshape", ["rest", "margin_shape"], "rest_row")
+    graph.do("Add", ["pooled", "rest_row"], "margins")
     graph.do("Sigmoid", ["margins"], "probabilities")
-    graph.do("Gather", ["probabilities", "first"], "probability", axis=1)
+    graph.do("Gather", ["probabilities", "first"], "probability", axis=2)
     graph.do("Reshape", ["probability", "flat"], "score")
+
+
+def _numbers(graph: _Graph, config: Any, head: Head) -> list[str]:
+    """One product (n, 1) a column."""
+    parts = [f"number_{index}" for index in range(len(head.columns))]
+    graph.value("number_columns", head.columns, np.int64)
+    graph.value("number_center", head.center)
+    graph.value("number_scale", head.scale)
+    graph.value("number_low", -head.limit)
+    graph.value("number_high", head.limit)
+    graph.value("number_weight", head.weight[config.hidden_size :])
+    graph.value("number_sizes", np.ones(len(parts)), np.int64)
+    graph.do("Gather", ["features", "number_columns"], "numbers", axis=1)
+    graph.do("IsNaN", ["numbers"], "missing")
+    graph.do("Where", ["missing", "number_center", "numbers"], "filled")
+    graph.do("Sub", ["filled", "number_center"], "centered")
+    graph.do("Mul", ["centered", "number_scale"], "number_scaled")
+    graph.do("Clip", ["number_scaled", "number_low", "number_high"], "number_held")
+    graph.do("Mul", ["number_held", "number_weight"], "number_products")
+    given = ["number_products", "number_sizes"]
+    graph.nodes.append(helper.make_node("Split", given, parts, axis=1))
+    return parts
