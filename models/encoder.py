@@ -132,7 +132,11 @@ class Encoder:
 
 def _numbers(code: TextCode, texts: Any, rows: int) -> NDArray[np.float32]:
     """(rows, length); raises TypeError for what is neither text nor missing."""
-    numbers = [code.numbers(None if text is None or text != text else text) for text in texts]
+    numbers = []
+    for text in texts:
+        if text is not None and text == text and not isinstance(text, str):
+            raise TypeError(f"{text!r} where a text belongs")
+        numbers.append(code.numbers(text if isinstance(text, str) else None))
     return np.array(numbers, np.float32).reshape(rows, code.length)
 
 

@@ -212,11 +212,7 @@ def serialize(
     graph = helper.make_graph(
         list(nodes),
         encoder.task,
-        [
-            helper.make_tensor_value_info(
-                "features", TensorProto.FLOAT, ["n", encoder.width]
-            )
-        ],
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["n", encoder.width])],
         [helper.make_tensor_value_info("score", TensorProto.FLOAT, ["n"])],
         list(values),
     )

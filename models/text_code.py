@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 from streams.texts import word_hash, words
@@ -32,7 +33,9 @@ class WordNumbers:
 
     def numbers(self, text: str | None) -> list[int]:
         found = words(text) if text else []
-        wanted = [*found, *map(" ".join, zip(found, found[1:], strict=False))] if self.pairs else found
+        wanted = (
+            [*found, *map(" ".join, pairwise(found))] if self.pairs else found
+        )
         known = dict.fromkeys(1 + word_hash(word) % self.buckets for word in wanted)
         kept = list(known)[: self.length]
         return kept + [0] * (self.length - len(kept))
@@ -97,7 +100,7 @@ def from_json(data: Any) -> TextCode:
         try:
             made.numbers("")
         except ModuleNotFoundError:
-            raise ValueError("its tokenizer needs the package tokenizers (extra 'texts')") from None
+            raise ValueError("its tokenizer needs the package tokenizers") from None
         except Exception as error:  # whatever the JSON leads the library to
             raise ValueError(f"no tokenizer: {' '.join(str(error).split())[:200]}") from error
         return made

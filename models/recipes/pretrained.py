@@ -55,16 +55,16 @@ def load(weights: str, length: int) -> Pretrained:
     whole = min(-(-length // STEP) * STEP, longest // STEP * STEP)
     plain = tokenizer.backend_tokenizer
     plain.enable_truncation(whole)
-    plain.enable_padding(
-        length=whole, pad_id=tokenizer.pad_token_id, pad_token=tokenizer.pad_token
-    )
+    plain.enable_padding(length=whole, pad_id=tokenizer.pad_token_id, pad_token=tokenizer.pad_token)
     code = Tokens(whole, plain.to_str())
     return Pretrained(model, code, int(tokenizer.pad_token_id), f"{weights} {_sha256(folder)}")
 
 
 def _folder(weights: str) -> Path:
     if not weights:
-        raise CannotTrain("weights='': name the folder of a pretrained model, or 'package:NAME/folder'")
+        raise CannotTrain(
+            "weights='': name the folder of a pretrained model, or 'package:NAME/folder'"
+        )
     if not weights.startswith(PACKAGE):
         folder = Path(weights).expanduser()
     else:

@@ -1,4 +1,4 @@
-"""A pretrained transformer that reads the task's text, fine-tuned (PyTorch and transformers, extra `deep`)."""
+"""A pretrained transformer that reads the task's text, fine-tuned (PyTorch, transformers: extra `deep`)."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def text_transformer(
 
     The first `length` tokens of the text count. `layers`: so many of the last ones learn, too, with
     `encoder_learning_rate`; 0: the encoder stays as it is. Numbers and categories stand beside the pooled
-    text. Kept is the epoch that is best on the newest `validation_share` of the rows; `patience` epochs without
-    a better one end the training. The tokenizer travels in the file; scoring needs `tokenizers` alone.
+    text. Kept is the epoch that is best on the newest `validation_share` of the rows; `patience` epochs
+    without a better one end the training. The tokenizer travels in the file: scoring needs `tokenizers`.
     """
     if len(task.texts) != 1:
         raise CannotTrain(f"task {task.name} has {len(task.texts)} Text features: it must have one")
@@ -142,11 +142,11 @@ def _body(
 def _thaw(model: Any, layers: int) -> list[Any]:
     """The parameters of the last `layers` layers; all others learn nothing."""
     for parameter in model.parameters():
-        parameter.requires_grad_(False)  # noqa: FBT003 - torch's name for it
+        parameter.requires_grad_(False)
     last = list(model.encoder.layer)[len(model.encoder.layer) - layers :]
     found = [parameter for layer in last for parameter in layer.parameters()]
     for parameter in found:
-        parameter.requires_grad_(True)  # noqa: FBT003
+        parameter.requires_grad_(True)
     return found
 
 

@@ -18,12 +18,22 @@ from streams.derived import Derived
 from streams.drift import score_drift
 from streams.quality import expected_checks
 from streams.reference import build_reference
-from streams.task import Category, DriftPolicy, Expect, GatePolicy, Numeric, Rate, Task, TaskError, Text
+from streams.task import (
+    Category,
+    DriftPolicy,
+    Expect,
+    GatePolicy,
+    Numeric,
+    Rate,
+    Task,
+    TaskError,
+    Text,
+)
 from streams.texts import MAX_WORDS, WordBook, Words, words
 from streams.window_bins import ModelBins
 
-FLIGHTS = "late delayed flight gate crew bag seat plane thanks hours again the a to my".split()
-PHONES = "phone screen battery charger update app store laptop the a to my".split()
+FLIGHTS = words("late delayed flight gate crew bag seat plane thanks hours again the a to my")
+PHONES = words("phone screen battery charger update app store laptop the a to my")
 KINDS: dict[str, Any] = {"text": "text", "age": "double"}
 POLICY = DriftPolicy(min_rows=50, min_psi=0.0)
 
@@ -130,7 +140,9 @@ def test_a_text_column_is_an_arrow_column_a_list_or_gone() -> None:
 
 def test_a_category_that_became_text_counts_as_missing() -> None:
     columns = {"text": np.array(["a", "b"] * 200, object)}
-    built = build_reference(columns, {"text": "string"}, np.zeros(400), np.arange(400) // 40, POLICY)
+    built = build_reference(
+        columns, {"text": "string"}, np.zeros(400), np.arange(400) // 40, POLICY
+    )
     model = ModelBins(built)
     tallies = model.tallies()
     model.add([tallies], {"features.text": np.array(["a", "b"], object)}, {}, np.zeros(2, np.int32))
