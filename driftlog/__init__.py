@@ -21,6 +21,7 @@ from streams.task import (
     RolloutPolicy,
     Task,
     TaskError,
+    Text,
     Truth,
 )
 
@@ -47,6 +48,7 @@ __all__ = [
     "RolloutPolicy",
     "Task",
     "TaskError",
+    "Text",
     "Truth",
 ]
 

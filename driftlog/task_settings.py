@@ -32,9 +32,12 @@ from streams.task import (
     RetrainPolicy,
     RolloutPolicy,
     Task,
+    Text,
 )
 
 _MANY = 1_000_000_000
+MOST_CHARACTERS = 32_768
+"""Of a text: some of them in one request still fit into what serving and the log take."""
 
 
 @dataclass(slots=True)
@@ -115,7 +118,9 @@ def _features(task: Task, found: _Found) -> None:
     for feature in task.features:
         where = f"features.{feature.name}"
         if feature.expect is not None:
-            _expect(f"{where}.expect", feature.expect, isinstance(feature, Category), found)
+            _expect(f"{where}.expect", feature.expect, type(feature), found)
+        if isinstance(feature, Text):
+            found.whole(f"{where}.max_length", feature.max_length, 1, MOST_CHARACTERS)
         if isinstance(feature, Rate):
             found.whole(f"{where}.hours", feature.hours, 1)
             found.real(f"{where}.strength", feature.strength, 0)
@@ -126,15 +131,17 @@ def _features(task: Task, found: _Found) -> None:
             found.whole(f"{where}.max_age_hours", feature.max_age_hours, 1)
 
 
-def _expect(where: str, expect: object, category: bool, found: _Found) -> None:
+def _expect(where: str, expect: object, kind: type, found: _Found) -> None:
     if not isinstance(expect, Expect):
         found.add(where, f"must be an Expect(...), not {expect!r}")
         return
-    unfit = ("minimum", "maximum") if category else ("max_unseen", "max_categories")
+    bounds, categories = ("minimum", "maximum"), ("max_unseen", "max_categories")
+    unfit = {Category: bounds, Text: bounds + categories}.get(kind, categories)
     for name in unfit:
         if getattr(expect, name) is not None:
-            kind = "a category has no such bound" if category else "only a Category has categories"
-            found.add(f"{where}.{name}", f"{kind}: leave it out")
+            why = f"a {kind.__name__.lower()} has no such bound"
+            why = why if name in bounds else "only a Category has categories"
+            found.add(f"{where}.{name}", f"{why}: leave it out")
     for name in ("minimum", "maximum"):
         if getattr(expect, name) is not None:
             found.real(f"{where}.{name}", getattr(expect, name), -math.inf)
@@ -326,7 +333,7 @@ def _rollout(task: Task, found: _Found) -> None:
     if rollout.watch_hours is not None:
         found.real("rollout.watch_hours", rollout.watch_hours, 0)
     found.real("rollout.baseline_hours", rollout.baseline_hours, 0)
-    if rollout.sticky_by is not None and rollout.sticky_by not in task.given:
+    if rollout.sticky_by is not None and rollout.sticky_by not in {*task.given} - {*task.texts}:
         found.add(
             "rollout.sticky_by",
             f"{rollout.sticky_by!r} is no Numeric or Category feature of the task: who answers is"

@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models import text_code
+from models.text_code import TextCode
+
 FORMAT = 1
 _LARGEST = float(np.finfo(np.float32).max)
 
@@ -18,14 +21,30 @@ _LARGEST = float(np.finfo(np.float32).max)
 class FeatureCode:
     """How one feature becomes a number. `categories` is None for a numeric feature.
 
-    A missing value is NaN; a category that the training data did not have is `unknown`.
+    A missing value is NaN; a category that the training data did not have is `unknown`. A free text becomes
+    several numbers, as `text` says.
     """
 
     name: str
     categories: Mapping[str, float] | None = None
     unknown: float = 0.0
+    text: TextCode | None = None
+
+    @property
+    def kind(self) -> str:
+        """As in `Task.kinds`."""
+        if self.text is not None:
+            return "text"
+        return "double" if self.categories is None else "string"
+
+    @property
+    def width(self) -> int:
+        """Columns of the model's input."""
+        return 1 if self.text is None else self.text.length
 
     def to_json(self) -> dict[str, Any]:
+        if self.text is not None:
+            return {"name": self.name, "kind": "text", "text": self.text.to_json()}
         if self.categories is None:
             return {"name": self.name, "kind": "double"}
         return {
@@ -39,8 +58,10 @@ class FeatureCode:
     def from_json(cls, data: Mapping[str, Any]) -> FeatureCode:
         """Raises ValueError for anything but what `to_json` gives."""
         name, kind = data.get("name"), data.get("kind")
-        if not isinstance(name, str) or kind not in ("double", "string"):
+        if not isinstance(name, str) or kind not in ("double", "string", "text"):
             raise ValueError(f"feature {name!r} of kind {kind!r}")
+        if kind == "text":
+            return cls(name, text=text_code.from_json(data.get("text")))
         if kind == "double":
             return cls(name)
         categories, unknown = data.get("categories"), data.get("unknown")
@@ -63,16 +84,34 @@ class Encoder:
     def names(self) -> tuple[str, ...]:
         return tuple(feature.name for feature in self.features)
 
+    @property
+    def width(self) -> int:
+        """Columns of the model's input: one a feature, more for a text."""
+        return sum(feature.width for feature in self.features)
+
+    @property
+    def places(self) -> dict[str, slice]:
+        """The columns of each feature."""
+        found, begin = {}, 0
+        for feature in self.features:
+            found[feature.name] = slice(begin, begin + feature.width)
+            begin += feature.width
+        return found
+
     def encode(self, vectors: Sequence[Mapping[str, Any]]) -> NDArray[np.float32]:
-        """Shape (len(vectors), features); an absent feature is missing."""
+        """Shape (len(vectors), width); an absent feature is missing."""
         columns = {name: [vector.get(name) for vector in vectors] for name in self.names}
         return self.encode_columns(columns, len(vectors))
 
     def encode_columns(self, columns: Mapping[str, Any], rows: int) -> NDArray[np.float32]:
         """As `encode`, of one sequence a feature; raises ValueError or TypeError for text as a number."""
-        matrix = np.empty((rows, len(self.features)), dtype=np.float32)
-        for index, feature in enumerate(self.features):
-            matrix[:, index] = _encode(feature, columns[feature.name])
+        matrix = np.empty((rows, self.width), dtype=np.float32)
+        for feature, place in zip(self.features, self.places.values(), strict=True):
+            values = columns[feature.name]
+            if feature.text is not None:
+                matrix[:, place] = _numbers(feature.text, values, rows)
+            else:
+                matrix[:, place.start] = _encode(feature, values)
         return matrix
 
     def to_json(self) -> str:
@@ -89,6 +128,16 @@ class Encoder:
         if not isinstance(book.get("task"), str) or not isinstance(book.get("features"), list):
             raise ValueError("a code book without task or features")
         return cls(book["task"], tuple(FeatureCode.from_json(item) for item in book["features"]))
+
+
+def _numbers(code: TextCode, texts: Any, rows: int) -> NDArray[np.float32]:
+    """(rows, length); raises TypeError for what is neither text nor missing."""
+    numbers = []
+    for text in texts:
+        if text is not None and text == text and not isinstance(text, str):
+            raise TypeError(f"{text!r} where a text belongs")
+        numbers.append(code.numbers(text if isinstance(text, str) else None))
+    return np.array(numbers, np.float32).reshape(rows, code.length)
 
 
 def _encode(feature: FeatureCode, values: Any) -> NDArray[np.float64]:

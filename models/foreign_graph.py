@@ -43,7 +43,7 @@ def adopt(
     nodes.append(helper.make_node("Gather", ["probabilities", "score_column"], ["score"], axis=1))
     for rows in _PADS:
         data = serialize(nodes, [*values, pick], encoder, rows, notes)
-        if _alike_in_any_batch(Scorer.from_bytes(data), matrix[:_TRY_ROWS]):
+        if alike_in_any_batch(Scorer.from_bytes(data), matrix[:_TRY_ROWS]):
             return data
     raise ArtifactRefused("a row's score depends on the rows that are scored beside it")
 
@@ -71,7 +71,8 @@ def _body(graph: onnx.GraphProto) -> tuple[list[NodeProto], list[onnx.TensorProt
     return nodes, values
 
 
-def _alike_in_any_batch(scorer: Scorer, matrix: NDArray[np.float32]) -> bool:
+def alike_in_any_batch(scorer: Scorer, matrix: NDArray[np.float32]) -> bool:
+    """Whether encoded rows get the same bits however many are scored together."""
     whole = scorer.score_matrix(matrix)
     for size in _SIZES:
         starts = range(0, min(len(matrix), 40 * size), size)

@@ -65,6 +65,7 @@ OPERATORS = frozenset(
         "Transpose",
     }
     | {"Scaler", "Imputer", "LinearClassifier", "LinearRegressor", "Normalizer", "Binarizer"}
+    | {"LayerNormalization", "Erf"}  # transformers
     | {"ArrayFeatureExtractor", "FeatureVectorizer", "SVMClassifier"}  # pipelines of scikit-learn
 )
 """What a file may use; `models.scorer` refuses any other operator."""
@@ -211,11 +212,7 @@ def serialize(
     graph = helper.make_graph(
         list(nodes),
         encoder.task,
-        [
-            helper.make_tensor_value_info(
-                "features", TensorProto.FLOAT, ["n", len(encoder.features)]
-            )
-        ],
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["n", encoder.width])],
         [helper.make_tensor_value_info("score", TensorProto.FLOAT, ["n"])],
         list(values),
     )

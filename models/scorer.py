@@ -176,10 +176,8 @@ def _inspect(model: onnx.ModelProto) -> tuple[Encoder, int]:
         raise ArtifactRefused(f"its decision threshold is {threshold}")
     if not 1 <= rows <= MAX_PAD:
         raise ArtifactRefused(f"it wants batches in multiples of {rows} rows")
-    if _signature(graph.input) != [
-        ("features", onnx.TensorProto.FLOAT, [None, len(encoder.features)])
-    ]:
-        raise ArtifactRefused("its input is not 'features' float32 (n, number of features)")
+    if _signature(graph.input) != [("features", onnx.TensorProto.FLOAT, [None, encoder.width])]:
+        raise ArtifactRefused("its input is not 'features' float32 (n, columns of its features)")
     if _signature(graph.output) != [("score", onnx.TensorProto.FLOAT, [None])]:
         raise ArtifactRefused("its output is not 'score' float32 (n)")
     if model.functions or graph.sparse_initializer:

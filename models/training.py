@@ -40,6 +40,7 @@ from models import (
     parity,
     recipes,
     sampling,
+    text_code,
 )
 from models.dataset import Dataset, golden_rows
 from models.decision_cost import choose_threshold
@@ -49,7 +50,7 @@ from models.latency import Clock, latencies
 from models.measures import BYTES, LATENCY, Measure
 from models.recipes import CannotTrain, fit
 from models.scorer import Scorer, with_sample
-from streams import components, derived, estimate, reference
+from streams import components, derived, estimate, reference, texts
 from streams.estimate import calibration_map, usual_errors
 from streams.reference import Kind, build_reference
 from streams.task import DAY_MS, SCORE, Task
@@ -58,7 +59,7 @@ MIN_FIT_ROWS = 100
 HELD_OUT = 0.25
 """Largest share of the rows that the recent window may take from the honest fit."""
 _LIBRARIES = ("numpy", "scikit-learn", "onnx", "onnxruntime")
-_OTHERS = ("optuna", "river", "safetensors", "skl2onnx", "torch")
+_OTHERS = ("optuna", "river", "safetensors", "skl2onnx", "tokenizers", "torch", "transformers")
 """Told where they are installed."""
 
 
@@ -192,10 +193,10 @@ def code_version() -> str:
     """SHA-256 (hex) over the sources of the modules that decide what comes out of a training."""
     digest = hashlib.sha256()
     this = sys.modules[__name__]
-    streams = components, derived, estimate, reference
+    streams = components, derived, estimate, reference, texts
     evaluation = calibration, evidence, gates, intervals, maturity, measures
     graphs = onnx_graph, network, foreign_graph, parity
-    for module in (dataset, encoder, *evaluation, *graphs, sampling, *streams, this):
+    for module in (dataset, encoder, text_code, *evaluation, *graphs, sampling, *streams, this):
         digest.update(inspect.getsource(module).encode())
     for file in sorted(Path(recipes.__file__).parent.glob("*.py")):
         digest.update(file.read_bytes())
@@ -266,7 +267,7 @@ def described(
 ) -> tuple[list[dict[str, Any]], tuple[dict[str, Any], ...], dict[str, float]]:
     """Reference, calibration and usual errors of its estimates, from the same held-out scores."""
     windows = training.times // task.window_ms
-    kinds: Mapping[str, Kind] = task.vector  # type: ignore[assignment]
+    kinds: Mapping[str, Kind] = task.kinds  # type: ignore[assignment]
     scores = held_out_scores(training, windows, lambda rows: _scorer(task, rows, checkpoints))
     built = build_reference(
         training.columns,  # type: ignore[arg-type]

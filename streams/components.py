@@ -1,4 +1,4 @@
-"""Principal components of features that are watched together: what a derived column is measured from.
+"""What a derived column is measured from: principal components of numbers, the words of texts.
 
 They are fitted once, when a model is trained, and frozen in its reference (see `streams.derived`).
 """
@@ -11,8 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streams.derived import COSINE_DISTANCE, EMBEDDING_ERROR, PCA_ERROR
-from streams.task import MULTIVARIATE, DriftPolicy
+from streams.derived import (
+    COSINE_DISTANCE,
+    EMBEDDING_ERROR,
+    PCA_ERROR,
+    SURPRISE,
+    TEXT_LENGTH,
+    UNKNOWN_WORDS,
+)
+from streams.task import MULTIVARIATE, TEXT, DriftPolicy
+from streams.texts import WordBook, Words
 
 Floats = NDArray[np.float64]
 
@@ -25,11 +33,11 @@ DIGITS = 9
 
 
 def transforms(
-    columns: Mapping[str, Floats], kinds: Mapping[str, str], policy: DriftPolicy
+    columns: Mapping[str, NDArray[Any]], kinds: Mapping[str, str], policy: DriftPolicy
 ) -> list[dict[str, Any]]:
     """Names and transforms (see `ReferenceColumn`) of the derived columns that the policy asks for.
 
-    `columns`: the numeric features of the rows to fit to, each (n,); NaN is missing.
+    `columns`: the numbers and texts of the rows to fit to, each (n,); NaN and None are missing.
     """
     made = []
     groups = {name: tuple(members) for name, members in policy.groups.items()}
@@ -50,13 +58,28 @@ def transforms(
         made.append(_described(f"{name}.distance", COSINE_DISTANCE, members, center / length))
         plane = center, np.ones(len(x)), _leading(x - center[:, None])
         made.append(_described(f"{name}.error", EMBEDDING_ERROR, members, *plane))
+    for name, kind in kinds.items():
+        if kind == TEXT:
+            made += _of_text(name, columns[name])
     return made
 
 
+def _of_text(name: str, texts: NDArray[Any]) -> list[dict[str, Any]]:
+    book = WordBook.fit(Words.of(texts))
+    known, none = book.hashes.tolist(), np.empty(0)
+    bits, others = _plain(book.bits), _plain(np.array([book.unknown_bits]))
+    return [
+        _described(f"{name}.length", TEXT_LENGTH, (name,), none),
+        _described(f"{name}.unknown", UNKNOWN_WORDS, (name,), none) | {"center": known},
+        _described(f"{name}.surprise", SURPRISE, (name,), none)
+        | {"center": known, "scale": bits, "components": others},
+    ]
+
+
 def watched(kinds: Mapping[str, str], policy: DriftPolicy) -> frozenset[str]:
-    """Features that have a column of their own: all but the coordinates of embeddings."""
+    """Features that have a column of their own: all but texts and the coordinates of embeddings."""
     coordinates = {member for members in policy.embeddings.values() for member in members}
-    return frozenset(kinds) - coordinates
+    return frozenset(name for name, kind in kinds.items() if kind != TEXT) - coordinates
 
 
 def _standardised_plane(x: Floats) -> tuple[Floats, Floats, Floats]:

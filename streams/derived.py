@@ -3,7 +3,8 @@
 A change of correlation leaves every single column as it was; the distance from the plane in which the
 reference lies (its leading principal components) shows it. Of an embedding no single coordinate means
 anything: its distance from the reference's centroid and from its plane do. What is frozen travels in
-ModelRegistered; each row's number then is a column like any other, mergeable and exact.
+ModelRegistered; each row's number then is a column like any other, mergeable and exact. A text has no bins
+of its own either: see `streams.texts`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.cpu.projection import cosine_distance, reconstruction_error
+from streams.texts import WordBook, Words
 
 Floats = NDArray[np.float64]
 
@@ -26,10 +28,22 @@ EMBEDDING_ERROR = "embedding_error"
 COSINE_DISTANCE = "cosine_distance"
 """1 - cosine to the reference's centroid; missing if a coordinate is, or if all are 0."""
 
+TEXT_LENGTH = "text_length"
+"""Words of a text; this and the next two are missing where the text is."""
+UNKNOWN_WORDS = "unknown_words"
+"""Share of a text's words that the reference does not know; missing without words."""
+SURPRISE = "surprise"
+"""Mean bits a word under the reference's frequencies; missing without words."""
+OF_TEXT = (TEXT_LENGTH, UNKNOWN_WORDS, SURPRISE)
+KNOWN = (PCA_ERROR, EMBEDDING_ERROR, COSINE_DISTANCE, *OF_TEXT)
+
 
 @dataclass(frozen=True, slots=True)
 class Transform:
-    """How one derived column is computed: the `transform` of a `ReferenceColumn` and its numbers."""
+    """How one derived column is computed: the `transform` of a `ReferenceColumn` and its numbers.
+
+    Of a text: `center` are the hashes of the known words, `scale` their bits, `components` those of others.
+    """
 
     name: str
     kind: str
@@ -42,10 +56,10 @@ class Transform:
     @classmethod
     def of(cls, column: Mapping[str, Any]) -> Transform:
         """Raises ValueError for a transform that this version does not know."""
-        if column["transform"] not in (PCA_ERROR, EMBEDDING_ERROR, COSINE_DISTANCE):
+        if column["transform"] not in KNOWN:
             raise ValueError(
-                f"column {column['name']}: transform {column['transform']!r} is none of {PCA_ERROR},"
-                f" {EMBEDDING_ERROR}, {COSINE_DISTANCE}; was the model registered by a newer version?"
+                f"column {column['name']}: transform {column['transform']!r} is none of"
+                f" {', '.join(KNOWN)}; was the model registered by a newer version?"
             )
         inputs = tuple(column["inputs"])
         return cls(
@@ -64,6 +78,13 @@ class Transform:
         impute = self.kind == PCA_ERROR
         return reconstruction_error(x, self.center, self.scale, self.components, impute=impute)
 
+    def of_words(self, found: Words) -> Floats:
+        """The column of a text, shape (n,)."""
+        if self.kind == TEXT_LENGTH:
+            return found.counts
+        book = WordBook(self.center, self.scale, float(self.components.sum()))
+        return book.unknown(found) if self.kind == UNKNOWN_WORDS else book.surprise(found)
+
 
 @dataclass(frozen=True, slots=True)
 class Derived:
@@ -80,14 +101,21 @@ class Derived:
         """Features that are needed, each once."""
         return tuple(dict.fromkeys(name for t in self.transforms for name in t.inputs))
 
-    def columns(self, values: Mapping[str, Floats]) -> dict[str, Floats]:
-        """The derived columns, shape (n,), of features of shape (n,); NaN is missing.
+    def columns(self, values: Mapping[str, NDArray[Any]]) -> dict[str, Floats]:
+        """The derived columns, shape (n,), of features of shape (n,); NaN (of a text: None) is missing.
 
         A row's bits depend on that row alone, not on the batch that it comes in.
         """
         made: dict[str, Floats] = {}
         stacked: dict[tuple[str, ...], Floats] = {}
+        texts: dict[str, Words] = {}
         for transform in self.transforms:
+            if transform.kind in OF_TEXT:
+                name = transform.inputs[0]
+                if name not in texts:
+                    texts[name] = Words.of(values[name])
+                made[transform.name] = transform.of_words(texts[name])
+                continue
             if transform.inputs not in stacked:
                 stacked[transform.inputs] = np.array(
                     [values[name] for name in transform.inputs], np.float64
@@ -95,9 +123,13 @@ class Derived:
             made[transform.name] = transform(stacked[transform.inputs])
         return made
 
-    def row(self, values: Mapping[str, float | None]) -> dict[str, float]:
+    def row(self, values: Mapping[str, Any]) -> dict[str, float]:
         """The derived columns of one row (None, NaN and absent are missing): the bits of `columns`."""
-        column = {name: np.array([values.get(name)], np.float64) for name in self.inputs}
+        texts = {name for t in self.transforms if t.kind in OF_TEXT for name in t.inputs}
+        column = {
+            name: np.array([values.get(name)], object if name in texts else np.float64)
+            for name in self.inputs
+        }
         return {name: float(made[0]) for name, made in self.columns(column).items()}
 
 

@@ -21,9 +21,10 @@ from kernels.reference import bin_index, psi
 from streams import derived
 from streams.bins import Bins
 from streams.components import transforms, watched
-from streams.task import LABEL, SCORE, DriftPolicy
+from streams.task import LABEL, SCORE, TEXT, DriftPolicy
+from streams.texts import word_hash
 
-Kind = Literal["double", "string"]
+Kind = Literal["double", "string", "text"]
 Values = Sequence[Any] | NDArray[Any]
 
 MAX_CATEGORIES = 200
@@ -60,7 +61,7 @@ def build_reference(
     Numeric: edges at quantiles of the reference, so at most `policy.bins` bins; a constant c gets three
     bins (below, c, above), so that leaving it shows. Categories by falling frequency, ties by name.
     None and NaN are missing. `window_of_row`: number of each row's event-time window, for `swing`.
-    The coordinates of an embedding have no column of their own (see `DriftPolicy`).
+    Texts and the coordinates of an embedding have no column of their own (see `DriftPolicy`, `Text`).
     """
     windows = np.asarray(window_of_row, dtype=np.int64)
     for name, values in [*columns.items(), (SCORE, scores), (LABEL, labels)]:
@@ -155,30 +156,50 @@ def _derived(
     ALTERNATE_WINDOWS windows gives every other row instead: else too few windows were left to tell how
     far windows lie apart.
     """
-    if not (policy.groups or policy.multivariate or policy.embeddings):
+    texts = {n: _objects(v) for n, v in columns.items() if kinds[n] == TEXT}
+    if not (policy.groups or policy.multivariate or policy.embeddings or texts):
         return []
     numeric = {
         name: np.asarray(values, dtype=np.float64)
         for name, values in columns.items()
         if kinds[name] == "double"
     }
+    told = [_text_keys(values) for values in texts.values()]
+    inputs: dict[str, NDArray[Any]] = {**numeric, **texts}
     order = np.unique(windows, return_inverse=True)[1]
     many = order.max(initial=0) + 1 >= ALTERNATE_WINDOWS
     ranked = np.lexsort(
-        [*numeric.values(), windows]
+        [*told, *numeric.values(), windows]
     )  # within each window, whatever the rows' order
     place = np.empty(len(windows), np.int64)
     place[ranked] = np.arange(len(windows))
     fitted = (order if many else place) % 2 == 0
-    described = transforms({n: x[fitted] for n, x in numeric.items()}, kinds, policy)
+    described = transforms({n: x[fitted] for n, x in inputs.items()}, kinds, policy)
     made = derived.from_reference(described)
     assert made is not None
-    rest = made.columns({name: numeric[name][~fitted] for name in made.inputs})
+    rest = made.columns({name: inputs[name][~fitted] for name in made.inputs})
     apart = windows[~fitted]
     return [
-        {**_numeric(c["name"], rest[c["name"]], apart, policy, squared=True), **c}
+        {
+            **_numeric(
+                *(c["name"], rest[c["name"]], apart, policy),
+                squared=c["transform"] not in derived.OF_TEXT,
+            ),
+            **c,
+        }
         for c in described
     ]
+
+
+def _objects(values: Values) -> NDArray[np.object_]:
+    made = np.empty(len(values), object)
+    made[:] = values
+    return made
+
+
+def _text_keys(texts: NDArray[np.object_]) -> NDArray[np.int64]:
+    """A number each, by which equal texts stand together."""
+    return np.fromiter((-1 if t is None else word_hash(t) for t in texts), np.int64, len(texts))
 
 
 def _numeric(

@@ -154,7 +154,10 @@ class Scoring:
         self.name = f"{task.name}.scoring"
         self._partitions = partitions
         self._width = task.window_ms
-        self._expected = task.expected
+        # nobody counts texts, but their lengths: these are missing where the texts are
+        self._expected = {
+            f"{n}.length" if n in task.texts else n: expect for n, expect in task.expected.items()
+        }
         self._bounded = frozenset(n for n, expect in task.expected.items() if expect.bounded)
         self._yardsticks: dict[tuple[str, bool], tuple[object, Yardstick]] = {}
 

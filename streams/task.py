@@ -23,6 +23,8 @@ SCORE = "score"
 LABEL = "label"
 """Name of the truth among them."""
 RESERVED = frozenset({SCORE, LABEL, "event_id", "event_time"})
+TEXT = "text"
+"""Kind of a feature of free text."""
 MULTIVARIATE = "multivariate"
 """Name of the group of all numeric features."""
 
@@ -46,6 +48,20 @@ class Category:
 
     name: str
     doc: str = ""
+    expect: Expect | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Free text of at most `max_length` characters that the caller gives: a message, a review.
+
+    It is no category: nothing is looked up by it, and its drift is watched by three numbers of each text
+    (see `streams.texts`): columns '<name>.length', '<name>.unknown' and '<name>.surprise'.
+    """
+
+    name: str
+    doc: str = ""
+    max_length: int = 4_096
     expect: Expect | None = None
 
 
@@ -80,7 +96,7 @@ class Observed:
     expect: Expect | None = None
 
 
-Feature = Numeric | Category | Rate | Observed
+Feature = Numeric | Category | Text | Rate | Observed
 
 
 @dataclass(frozen=True, slots=True)
@@ -369,7 +385,7 @@ class Task:
                     f"task {self.name}: {feature.name}: by={by!r} is text, not a tuple: write ({by!r},)"
                 )
             for key in _keys(feature):
-                if key not in self.given:
+                if key not in self.given or key in self.texts:
                     raise TaskError(
                         f"task {self.name}: {feature.name} is looked up by {key!r},"
                         " which is no Numeric or Category feature of the task"
@@ -377,17 +393,28 @@ class Task:
         if isinstance(self.drift, DriftPolicy):  # else `task check` says so
             _check_groups(self.name, self.drift, self.vector)
         if isinstance(self.gate, GatePolicy):
-            _check_gate(self.name, self.gate, self.vector)
+            _check_gate(self.name, self.gate, self.kinds)
 
     @property
     def given(self) -> tuple[str, ...]:
         """Features that the caller sends."""
-        return tuple(f.name for f in self.features if isinstance(f, Numeric | Category))
+        return tuple(f.name for f in self.features if isinstance(f, Numeric | Category | Text))
 
     @property
     def vector(self) -> dict[str, str]:
         """The served vector: feature name -> 'double' or 'string', in order."""
-        return {f.name: "string" if isinstance(f, Category) else "double" for f in self.features}
+        return {n: "string" if kind == TEXT else kind for n, kind in self.kinds.items()}
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        """As `vector`, with free texts told from categories: 'double', 'string' or 'text'."""
+        told = {Category: "string", Text: TEXT}
+        return {f.name: told.get(type(f), "double") for f in self.features}
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Features that are free text."""
+        return tuple(f.name for f in self.features if isinstance(f, Text))
 
     @property
     def expected(self) -> dict[str, Expect]:
@@ -447,7 +474,7 @@ def _check_groups(task: str, policy: DriftPolicy, vector: Mapping[str, str]) -> 
         )
 
 
-def _check_gate(task: str, policy: GatePolicy, vector: Mapping[str, str]) -> None:
+def _check_gate(task: str, policy: GatePolicy, kinds: Mapping[str, str]) -> None:
     """Raises TaskError for slices or groups that are no category of the task."""
     slices: object = policy.slices
     if not isinstance(slices, tuple):  # a forgotten comma: it would be read letter by letter
@@ -456,7 +483,7 @@ def _check_gate(task: str, policy: GatePolicy, vector: Mapping[str, str]) -> Non
     if isinstance(policy.fairness, Fairness):  # else `task check` says so
         named.append(("fairness", policy.fairness.group))
     for field_name, name in named:
-        if vector.get(name) != "string":
+        if kinds.get(name) != "string":
             raise TaskError(f"task {task}: gate.{field_name}: {name!r} is no Category of the task")
 
 

@@ -106,7 +106,8 @@ class ModelBins:
             bins = counts[:, column.begin : column.begin + column.size]
             values = more.get(column.name, data.get(column.path))
             absent = missing[:, place]
-            if values is None or (values.dtype.kind == "f") != (column.categories is None):
+            wanted = "f" if column.categories is None else "i"
+            if values is None or values.dtype.kind != wanted:
                 np.add.at(
                     absent, slot[slot >= 0], 1
                 )  # the task no longer has it, or as another kind

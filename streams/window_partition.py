@@ -72,6 +72,7 @@ class WindowPartition:
         self.partition = partition
         self.state = PartitionWindows.at(progress.mark)
         self._decoder = ColumnDecoder(codec, self.topic, "PredictionMade", self.fold.projection)
+        self._texts = [path for path, kind in self.fold.projection.items() if kind == "text"]
         self._repeats = Repeats()
         self._references = references
         self._models: dict[str, ModelBins] = {}
@@ -91,6 +92,8 @@ class WindowPartition:
     def take(self, records: Records) -> tuple[list[Event], list[Bad]]:
         """Statements now due, and what could not be read; raises RegistryUnavailable (nothing was taken)."""
         columns, bad = self._decoder.decode(records)
+        for path in self._texts:  # rows are picked out of arrays, which Arrow's are not
+            columns.data[path] = columns.data[path].to_numpy(zero_copy_only=False)
         self._know_models()
         fresh = self._repeats.first(columns.data["event_id"], columns.offset)
         if self._keep is not None:

@@ -108,5 +108,7 @@ def _array(values: Sequence[Any], kind: Kind, codes: dict[str, int]) -> NDArray[
         return np.asarray(values, np.float64)  # None becomes NaN
     if kind == "long":
         return np.asarray(values, np.int64)
+    if kind == "text":
+        return np.array(values, object)
     found = (NULL_CODE if v is None else codes.setdefault(v, len(codes)) for v in values)
     return np.fromiter(found, np.int32, len(values))

@@ -20,7 +20,7 @@ from schemas.columnar import Columns, Kind
 from schemas.event import Event, derive
 from streams.canonical import transient
 from streams.placing import Placed, place
-from streams.task import Task
+from streams.task import TEXT, Task
 from streams.window_bins import ModelBins, Tallies
 
 Window = tuple[str, int]
@@ -114,10 +114,8 @@ class WindowFold:
     @property
     def projection(self) -> dict[str, Kind]:
         """What it needs of a PredictionMade."""
-        features: dict[str, Kind] = {
-            f"features.{name}": "code" if kind == "string" else "double"
-            for name, kind in self.task.vector.items()
-        }
+        wanted: dict[str, Kind] = {"double": "double", "string": "code", TEXT: "text"}
+        features = {f"features.{name}": wanted[kind] for name, kind in self.task.kinds.items()}
         return {
             "event_id": "id",
             "event_time": "long",

@@ -32,12 +32,15 @@ class FeatureSpace:
 
     @classmethod
     def fit(cls, kinds: Mapping[str, str], columns: Columns) -> FeatureSpace:
-        """`kinds`: feature -> 'double' or 'string'; `columns`: its values, None or NaN is missing."""
+        """`kinds`: feature -> 'double', 'string' or 'text' (which is no coordinate: it is left out).
+
+        `columns`: its values, None or NaN is missing.
+        """
         center, scale, shares = {}, {}, {}
         for name, kind in kinds.items():
             if kind == "double":
                 center[name], scale[name] = _spread(_numbers(columns[name]))
-            else:
+            elif kind == "string":
                 shares[name] = _shares(columns[name])
         return cls(center, scale, shares)
 

@@ -121,6 +121,6 @@ class SimilarPredictions:
         columns = self._logged.columns
         if by is not None:
             return embedding(columns, self._task.drift.embeddings[by])
-        space = FeatureSpace.fit(self._task.vector, columns)
+        space = FeatureSpace.fit(self._task.kinds, columns)
         points = space.points(columns)
         return points, np.ones(len(points), np.bool_)

@@ -155,7 +155,7 @@ def _show(task: Task, checked: Checked | None) -> None:
     for name in ("feature", "type", "from", "meaning"):
         table.add_column(name)
     for feature in task.features:
-        kind = {"double": "number", "string": "text"}[task.vector[feature.name]]
+        kind = {"double": "number", "string": "category", "text": "text"}[task.kinds[feature.name]]
         table.add_row(*map(Text, (feature.name, kind, _origin(feature), feature.doc)))
     console.print(table)
     settings = Table(box=None, show_header=False, pad_edge=False)

@@ -23,6 +23,7 @@ from models.network import NotANetwork, read, write
 from models.onnx_graph import METADATA, PAD
 from models.parity import PARITY
 from models.recipes import CannotTrain
+from models.recipes.text_transformer import WEIGHTS
 from models.scorer import Scorer, with_sample
 from streams.task import Task
 
@@ -75,11 +76,13 @@ def variant(original: Original, method: str, strength: float | None = None) -> b
         given = original.parameters
         return distil(original.task, learned, scorer, original.recipe, given, original.seed, amount)
     notes = notes_of(original.data)
+    matrix = scorer.encoder.encode_columns(learned.columns, len(learned))
+    if method == "int8" and WEIGHTS in notes:
+        return quantise(original.data, matrix, notes)
     try:
         network = read(original.data)
     except NotANetwork as error:
         raise CannotTrain(f"{method} is for networks: {error}") from error
-    matrix = scorer.encoder.encode_columns(learned.columns, len(learned))
     if method == "int8":
         return quantise(original.data, matrix, notes)
     if method == "low_rank":

@@ -23,6 +23,8 @@ from models.recipes.logistic_regression import logistic_regression
 from models.recipes.mlp import mlp
 from models.recipes.online import online
 from models.recipes.sklearn_estimator import sklearn_estimator
+from models.recipes.text_linear import text_linear
+from models.recipes.text_transformer import text_transformer
 from streams.task import Task
 
 __all__ = [
@@ -45,6 +47,8 @@ RECIPES: Mapping[str, Fit] = {
     "online": online,
     "random_forest": random_forest,
     "sklearn": sklearn_estimator,
+    "text_linear": text_linear,
+    "text_transformer": text_transformer,
 }
 
 

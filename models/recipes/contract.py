@@ -25,9 +25,11 @@ class CannotTrain(Exception):
     """No model can come out of these rows with this recipe; the message says why."""
 
 
-def check_parity(data: bytes, rows: Dataset, encoder: Encoder, library: Library) -> None:
-    """Raises CannotTrain unless the file scores real rows as the library does."""
-    count = min(len(rows), PARITY_ROWS)
+def check_parity(
+    data: bytes, rows: Dataset, encoder: Encoder, library: Library, most: int = PARITY_ROWS
+) -> None:
+    """Raises CannotTrain unless the file scores real rows (the first `most`) as the library does."""
+    count = min(len(rows), most)
     sample = encoder.encode_columns({n: v[:count] for n, v in rows.columns.items()}, count)
     scores = Scorer.from_bytes(data).score_matrix(sample)
     difference = np.abs(scores - library(sample.astype(np.float64)))

@@ -9,40 +9,55 @@ from sklearn.preprocessing import TargetEncoder
 
 from models.dataset import Dataset
 from models.encoder import Encoder, FeatureCode
-from streams.task import Task
+from models.recipes.contract import CannotTrain
+from models.text_code import TextCode
+from streams.task import TEXT, Task
 
 
 def blank_encoder(task: Task) -> Encoder:
-    """Every feature of the task, no category known."""
+    """Every feature of the task but its texts, no category known."""
     return Encoder(
         task.name,
         tuple(
             FeatureCode(name, {} if kind == "string" else None)
-            for name, kind in task.vector.items()
+            for name, kind in task.kinds.items()
+            if kind != TEXT
         ),
     )
 
 
 def encode(
-    task: Task, rows: Dataset, seed: int, smoothing: float
+    task: Task,
+    rows: Dataset,
+    seed: int,
+    smoothing: float,
+    texts: TextCode | None = None,
 ) -> tuple[Encoder, NDArray[np.float32]]:
     """The code book, and the matrix to train on.
 
     A category's code is the smoothed share of positives among its rows; the codes to train on are
     cross-fitted (each row's code comes from other rows), so that rare ones do not give labels away.
+    `texts`: the code of free texts; without one, raises CannotTrain for a task that has any.
     """
     codes: list[FeatureCode] = []
-    fitted: dict[int, NDArray[np.float64]] = {}
-    for index, (name, kind) in enumerate(task.vector.items()):
+    fitted: dict[str, NDArray[np.float64]] = {}
+    for name, kind in task.kinds.items():
         if kind == "double":
             codes.append(FeatureCode(name))
-            continue
-        code, fitted[index] = _target_code(name, rows, seed, smoothing)
-        codes.append(code)
+        elif kind == "string":
+            code, fitted[name] = _target_code(name, rows, seed, smoothing)
+            codes.append(code)
+        elif texts is not None:
+            codes.append(FeatureCode(name, text=texts))
+        else:
+            raise CannotTrain(
+                f"{name!r} is free text, which this recipe does not read: use text_linear or text_transformer"
+            )
     encoder = Encoder(task.name, tuple(codes))
     matrix = encoder.encode_columns(rows.columns, len(rows))
-    for index, column in fitted.items():
-        matrix[:, index] = column
+    places = encoder.places
+    for name, column in fitted.items():
+        matrix[:, places[name].start] = column
     return encoder, matrix
 
 

@@ -23,7 +23,10 @@ from models.recipes.losses import ClassWeight, class_weights, focal_loss, log_lo
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`validation_share`: the newest rows, which choose the epoch whose weights are kept; 0: the last."""
+    """`validation_share`: the newest rows, which choose the epoch whose weights are kept; 0: the last.
+
+    `patience`: the training ends after so many epochs without a better one; 0: never before its time.
+    """
 
     seed: int
     epochs: int
@@ -33,6 +36,7 @@ class Plan:
     focal: float
     class_weight: ClassWeight
     validation_share: float
+    patience: int = 0
 
 
 Curves = dict[str, list[float]]
@@ -66,10 +70,18 @@ def reproducible(seed: int) -> Iterator[Any]:
         torch.use_deterministic_algorithms(strict)
 
 
-def train(module: Any, x: Singles, labels: NDArray[Any], plan: Plan, folder: Path | None) -> Curves:
+def train(
+    module: Any,
+    x: Singles,
+    labels: NDArray[Any],
+    plan: Plan,
+    folder: Path | None,
+    groups: list[dict[str, Any]] | None = None,
+) -> Curves:
     """Train `module` (inputs -> (n, 1) margins) in place; the losses of each epoch, without class weights.
 
     `x`: inputs in the order of time; `labels` (n,) in 0..1. Goes on from a checkpoint in `folder`.
+    `groups`: parameters with learning rates of their own, as torch's optimisers take them; all, unless given.
     """
     torch = torch_or_refuse()
     held = int(len(x) * plan.validation_share)
@@ -78,11 +90,13 @@ def train(module: Any, x: Singles, labels: NDArray[Any], plan: Plan, folder: Pat
     inputs = torch.from_numpy(np.ascontiguousarray(x))
     truth = torch.from_numpy(labels.astype(np.float32))
     optimizer = torch.optim.AdamW(
-        module.parameters(), plan.learning_rate, weight_decay=plan.weight_decay
+        groups or module.parameters(), plan.learning_rate, weight_decay=plan.weight_decay
     )
     path = checkpoints.place(folder, x, labels, plan, module)
     curves, best, done = _resume(module, optimizer, checkpoints.load(path))
     for epoch in range(done, plan.epochs):
+        if plan.patience and _stale(curves["validation"]) >= plan.patience:
+            break
         torch.manual_seed(plan.seed * 100_003 + epoch)
         order = np.random.default_rng((plan.seed, epoch)).permutation(fitted)
         module.train()
@@ -134,6 +148,11 @@ def probabilities(module: Any, x: Singles) -> NDArray[np.float64]:
     with torch.no_grad():
         scores = torch.sigmoid(module(torch.from_numpy(np.ascontiguousarray(x))))
     return np.asarray(scores[:, 0].numpy(), dtype=np.float64)
+
+
+def _stale(losses: list[float]) -> int:
+    """Epochs since the best one."""
+    return losses[::-1].index(min(losses)) if losses else 0
 
 
 def _margins(module: Any, inputs: Any, torch: Any) -> NDArray[np.float64]:

@@ -70,10 +70,9 @@ def load(store: ArtifactStore, task: Task, candidate: Candidate) -> Champion:
     if scorer.task != task.name:
         raise ArtifactRefused(f"it is a model of task {scorer.task!r}")
     for feature in scorer.encoder.features:
-        kind = "double" if feature.categories is None else "string"
-        if task.vector.get(feature.name) != kind:
+        if task.kinds.get(feature.name) != feature.kind:
             raise ArtifactRefused(
-                f"it reads {feature.name!r} as {kind}, which the task does not serve"
+                f"it reads {feature.name!r} as {feature.kind}, which the task does not serve"
             )
     scorer.score([{}])
     return Champion(candidate.version, scorer, candidate.since, candidate.reason, scorer.threshold)

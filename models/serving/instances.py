@@ -10,7 +10,7 @@ from typing import Any
 
 from schemas.catalogue import labels_topic
 from schemas.event import Event, derived_id
-from streams.task import DAY_MS, Ask, Category, Task
+from streams.task import DAY_MS, Ask, Category, Task, Text
 
 MAX_INSTANCES = 1_000
 MAX_LABELS = 1_000
@@ -66,8 +66,9 @@ class InstanceParser:
 
     def __init__(self, task: Task) -> None:
         self._task = task.name
-        texts = {f.name for f in task.features if isinstance(f, Category)}
-        self._given = tuple((name, name in texts) for name in task.given)
+        longest = {f.name: MAX_TEXT for f in task.features if isinstance(f, Category)}
+        longest |= {f.name: f.max_length for f in task.features if isinstance(f, Text)}
+        self._given = tuple((name, longest.get(name, 0)) for name in task.given)
         self._names = frozenset(task.given)
         self._computed = frozenset(f.name for f in task.features) - self._names
 
@@ -85,16 +86,16 @@ class InstanceParser:
                 errors.add(f"instances[{index}]", f"must be an object, not {_kind(instance)}")
                 continue
             values: dict[str, Any] = {}
-            for name, is_text in self._given:
+            for name, longest in self._given:
                 value = instance.get(name, _MISSING)
-                if is_text:
-                    if type(value) is str and len(value) <= MAX_TEXT and value.isascii():
+                if longest:
+                    if type(value) is str and len(value) <= longest and value.isascii():
                         values[name] = value
                         continue
                 elif type(value) is float and -MAX_NUMBER <= value <= MAX_NUMBER:
                     values[name] = value
                     continue
-                values[name], problem = _text(value) if is_text else _number(value)
+                values[name], problem = _text(value, longest) if longest else _number(value)
                 if problem:
                     errors.add(f"instances[{index}].{name}", problem)
             time, event_id = now_ms, None
@@ -210,13 +211,13 @@ def _number(value: object) -> tuple[float | None, str]:
     return None, "is missing" if value is _MISSING else f"must be a number, not {_kind(value)}"
 
 
-def _text(value: object) -> tuple[str | None, str]:
+def _text(value: object, longest: int) -> tuple[str | None, str]:
     if value is None:
         return None, ""
     if type(value) is not str:
         return None, "is missing" if value is _MISSING else f"must be text, not {_kind(value)}"
-    if len(value) > MAX_TEXT:
-        return None, f"has {len(value)} characters, more than {MAX_TEXT}"
+    if len(value) > longest:
+        return None, f"has {len(value)} characters, more than {longest}"
     return (value, "") if _is_unicode(value) else (None, "holds half a surrogate pair")
 
 

@@ -14,7 +14,7 @@ from models.serving.instances import (
     MAX_NUMBER,
     MAX_TEXT,
 )
-from streams.task import Category, Task
+from streams.task import Category, Task, Text
 
 
 class PredictionOut(BaseModel):
@@ -156,8 +156,10 @@ def _instance(task: Task) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for feature in task.features:
         if feature.name in task.given:
-            about = {"description": feature.doc} if feature.doc else {}
-            fields[feature.name] = {**_value(isinstance(feature, Category)), **about}
+            about: dict[str, Any] = {"description": feature.doc} if feature.doc else {}
+            if isinstance(feature, Text):
+                about["maxLength"] = feature.max_length
+            fields[feature.name] = {**_value(isinstance(feature, Category | Text)), **about}
     return {
         "title": task.name,
         "type": "object",
@@ -174,8 +176,8 @@ def _value(is_text: bool) -> dict[str, Any]:
 
 
 def _example(task: Task) -> dict[str, Any]:
-    given = {f.name: isinstance(f, Category) for f in task.features if f.name in task.given}
-    return {name: "A" if is_text else 1.0 for name, is_text in given.items()}
+    shown = {Category: "A", Text: "Thank you, it works."}
+    return {f.name: shown.get(type(f), 1.0) for f in task.features if f.name in task.given}
 
 
 def _body(

@@ -13,7 +13,7 @@ from typing import Any
 
 from models.serving.inference.tensors import DTYPES, TEXT, Tensor
 from models.serving.instances import MAX_INSTANCES, FieldError, InvalidRequest
-from streams.task import Category, Task
+from streams.task import Category, Task, Text
 
 EVENT_ID, EVENT_TIME = "event_id", "event_time"
 OUTPUTS = {"score": "FP64", "label": "INT64", EVENT_ID: TEXT, "model_version": TEXT}
@@ -23,7 +23,7 @@ SHOWN = 80
 
 def inputs_of(task: Task) -> dict[str, str]:
     """Each given feature with the datatype that metadata name."""
-    texts = {feature.name for feature in task.features if isinstance(feature, Category)}
+    texts = {feature.name for feature in task.features if isinstance(feature, Category | Text)}
     return {name: TEXT if name in texts else "FP64" for name in task.given}
 
 
