@@ -22,6 +22,8 @@ from streams.task import Task, TaskError
 OWN = ("registry", "history", "worker", "windows", "control", "trainer", "serving")
 """In the order of what they need."""
 METRICS_PORTS = {"worker": 18002, "control": 18003, "trainer": 18004, "windows": 18006}
+ALIVE = {"serving": "/healthz"}
+"""Where a service says that it lives, if not at its metrics (which may ask for a key)."""
 EXTRA = tuple(f"windows-{number}" for number in range(2, 9))
 """More members of the window workers' group (DRIFTLOG_WINDOW_WORKERS), on the ports after 18006."""
 
@@ -80,7 +82,7 @@ def _own(
         argv=(sys.executable, "-m", "driftlog.services", name, *tasks),
         ready=partial(answers, f"http://{HOST}:{port}{path}"),
         # Slow is not dead: only a service that says nothing for a minute is started anew.
-        healthy=partial(answers, f"http://{HOST}:{port}/metrics"),
+        healthy=partial(answers, f"http://{HOST}:{port}{ALIVE.get(name, '/metrics')}"),
         unhealthy_after_s=60.0,
         # Small matrices: threads that spin for each other cost more than they bring on few cores.
         env={"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
@@ -121,10 +123,11 @@ def run(name: str, settings: Settings, tasks: Sequence[Task]) -> int:
         run_windows(settings, tasks, name, METRICS_PORTS["windows"] + int(name[8:] or 1) - 1)
     elif name == "control":
         from models.registry import Registry
+        from models.serving.guards.access import AccessKeys
         from streams.app import run_control
         from streams.rollout_state import Rollouts
 
-        run_control(settings, tasks, [Registry(), Rollouts()])
+        run_control(settings, tasks, [Registry(), Rollouts(), AccessKeys()])
     elif name == "trainer":
         from models import app as trainer
 
