@@ -32,7 +32,12 @@ def live_folds(settings: Settings, tasks: Sequence[Task]) -> dict[str, list[Fold
     return {
         WORKER_GROUP: worker_folds(tasks, settings.partitions),
         **outcomes,
-        CONTROL_GROUP: [*control_folds(tasks, settings.partitions), Registry(), Rollouts(), AccessKeys()],
+        CONTROL_GROUP: [
+            *control_folds(tasks, settings.partitions),
+            Registry(),
+            Rollouts(),
+            AccessKeys(),
+        ],
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -14,17 +15,23 @@ import uvicorn
 from aiokafka.errors import KafkaError
 from fastapi import FastAPI
 
-from infra.settings import HOST, Settings
+from infra.settings import Settings
 from models.artifacts import ArtifactStore
 from models.registry import Registry, before
 from models.serving.api import create_app
 from models.serving.deployments import Swapper, candidates
 from models.serving.eventlog import KafkaLog
 from models.serving.follower import Follower
+from models.serving.guards.access import AccessKeys
+from models.serving.guards.audit import Refusals
+from models.serving.guards.recall import Recall
+from models.serving.guards.settings import GuardSettings
+from models.serving.guards.setup import Guards, new_id, now_ms
 from models.serving.metrics import Metrics
 from models.serving.online import RedisStore
 from models.serving.service import Service
 from schemas.catalogue import (
+    ACCESS,
     ALERTS,
     DEPLOYMENTS,
     MODEL_VERSIONS,
@@ -65,6 +72,7 @@ class _Server:
     tasks: Sequence[Task]
     status: int = 0
     service: Service = field(init=False)
+    guards: Guards = field(init=False)
     store: RedisStore = field(init=False)
     log: KafkaLog | None = None
     _http: uvicorn.Server = field(init=False)
@@ -72,11 +80,13 @@ class _Server:
     async def run(self) -> int:
         """The exit status."""
         self.store = RedisStore(self.settings.redis)
-        self.service = Service(self.tasks, Metrics(), self.store)
+        self.service = Service(self.tasks, Metrics(), self.store, now_ms=now_ms, new_id=new_id)
+        guarding = GuardSettings.from_env(os.environ)
+        self.guards = Guards(self.settings, guarding, self.service.desks, self.service.metrics)
         self._http = uvicorn.Server(
             uvicorn.Config(
-                create_app(self.service, self._lifespan),
-                host=HOST,
+                create_app(self.service, self._lifespan, self.guards),
+                **self.guards.listening(),
                 port=self.settings.port(BASE_PORT),
                 log_level="warning",
                 access_log=False,
@@ -94,7 +104,8 @@ class _Server:
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
         background = asyncio.create_task(self._connect_and_follow())
         background.add_done_callback(self._ended)
-        yield
+        async with self.guards.running(lambda: self.log, self._http.config):
+            yield
         background.cancel()
         with suppress(asyncio.CancelledError, Exception):
             await background
@@ -114,11 +125,13 @@ class _Server:
     async def _connect_and_follow(self) -> None:
         deadline = time.monotonic() + START_S
         codec = await self._connect(deadline)
-        registry, rollouts = Registry(), Rollouts()
-        projector = Projector([registry, rollouts])
+        registry, rollouts, access = Registry(), Rollouts(), AccessKeys()
+        projector = Projector([registry, rollouts, access])
+        self.service.recall = Recall(self.settings.bootstrap, codec)
         swapper = Swapper(self.service, ArtifactStore(self.settings.artifacts))
 
         async def on_news() -> None:
+            self.guards.know(projector.states[access.name])
             state, rolled = projector.states[registry.name], projector.states[rollouts.name]
             for name, desk in self.service.desks.items():
                 # First who is beside it: the champion that a finished rollout makes is warm then.
@@ -127,7 +140,7 @@ class _Server:
                 await swapper.reconcile(desk, candidates(state, name))
                 await swapper.stay_warm(desk, before(state, name), state.versions)
 
-        topics = (MODEL_VERSIONS, DEPLOYMENTS, ROLLOUTS, ROLLOUT_COMMANDS)
+        topics = (ACCESS, MODEL_VERSIONS, DEPLOYMENTS, ROLLOUTS, ROLLOUT_COMMANDS)
         await Follower(self.settings.bootstrap, codec, topics, projector, on_news).run()
 
     async def _connect(self, deadline: float) -> Codec:
@@ -164,6 +177,7 @@ def _warm_codec(settings: Settings, tasks: Sequence[Task]) -> Codec:
     envelope = {"event_id": "", "event_time": 0, "caused_by": None}
     alert = {"task": "", "subject": "", "message": ""}
     codec.encode(Event(ALERTS, "AlertRaised", envelope | alert))
+    codec.encode(Refusals("").example())
     for task in tasks:
         features = dict.fromkeys(task.vector)
         made = {"model_version": "", "score": 0.0, "label": 0, "features": features}

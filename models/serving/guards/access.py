@@ -1,8 +1,8 @@
 """The keys to the serving API: a fold over `driftlog.access`. Pure.
 
-A key has 256 bits from the system's generator, so its SHA-256 can neither be guessed nor looked up in a table;
-slow hashes and salts are for passwords that people choose. The hash is what keys are found by: a dict's lookup
-compares hashes, and what its timing tells about a hash says nothing about a key.
+A key has 256 bits from the system's generator, so its SHA-256 can neither be guessed nor looked up in a
+table; slow hashes and salts are for passwords that people choose. Keys are found by their hashes: what the
+timing of a lookup tells about a hash says nothing about a key.
 """
 
 from __future__ import annotations
