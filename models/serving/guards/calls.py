@@ -187,7 +187,7 @@ class _Call:
                 await once.release(name, forget=invalid and not claim.again)
 
     async def _no_key(self, context: Any) -> None:
-        if self._metadata.get("idempotency-key") and self._once is not None:
+        if self._metadata.get("idempotency-key"):
             detail = "an idempotency-key is for one message: give each instance an event_id"
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, detail)
 
