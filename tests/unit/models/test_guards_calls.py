@@ -61,7 +61,9 @@ class Servicer:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the log is away")
         return Message(message.task, new_id())
 
-    async def stream(self, messages: AsyncIterator[Message], context: Any) -> AsyncIterator[Message]:
+    async def stream(
+        self, messages: AsyncIterator[Message], context: Any
+    ) -> AsyncIterator[Message]:
         async for message in messages:
             yield await self.predict(message, context)
 

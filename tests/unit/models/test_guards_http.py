@@ -226,7 +226,9 @@ async def test_refusals_are_counted_by_the_minute_and_fit_the_schema() -> None:
     log = MemoryLog()
     events = made.refusals.due(clock.ms)
     await log.append(events, 1)
-    said = [(e.data["caller"], e.data["task"], e.data["cause"], e.data["count"]) for e in log.events]
+    said = [
+        (e.data["caller"], e.data["task"], e.data["cause"], e.data["count"]) for e in log.events
+    ]
     assert said == [("127.0.0.1", "", "no_key", 30), ("caller-1", "flights", "scope", 1)]
     assert {e.data["window_end"] - e.data["window_start"] for e in log.events} == {MINUTE_MS}
     assert made.refusals.due(clock.ms) == []
