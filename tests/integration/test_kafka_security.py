@@ -128,9 +128,7 @@ def answers(settings: Settings) -> bool:
 
 
 @pytest.fixture
-def settings(
-    secured: tuple[Settings, dict[str, str]], monkeypatch: pytest.MonkeyPatch
-) -> Settings:
+def settings(secured: tuple[Settings, dict[str, str]], monkeypatch: pytest.MonkeyPatch) -> Settings:
     found, env = secured
     for name, value in env.items():
         monkeypatch.setenv(name, value)
@@ -182,7 +180,9 @@ def test_a_wrong_password_is_refused_and_stands_in_no_message(
 
 def test_the_services_run_on_it_faust_and_all(settings: Settings) -> None:
     names = ("redis", "registry", "control", "worker")
-    table = [service for service in service_table(settings, [FLIGHTS_FILE]) if service.name in names]
+    table = [
+        service for service in service_table(settings, [FLIGHTS_FILE]) if service.name in names
+    ]
     stop = threading.Event()
     supervisor = Supervisor(settings, table, lambda *_: None)
     thread = threading.Thread(target=supervisor.run, args=(stop,))
