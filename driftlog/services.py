@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+from driftlog.reach import own_tls, serving_url
 from infra.errors import InfraError
 from infra.processes import Service
 from infra.settings import HOST, Settings, SettingsError
@@ -76,13 +77,14 @@ def _own(
     path: str,
 ) -> Service:
     port = settings.port(base_port)
+    url = serving_url(settings) if name == "serving" else f"http://{HOST}:{port}"
     tasks = [word for file in task_files for word in ("--task", str(Path(file).absolute()))]
     return Service(
         name=name,
         argv=(sys.executable, "-m", "driftlog.services", name, *tasks),
-        ready=partial(answers, f"http://{HOST}:{port}{path}"),
+        ready=partial(answers, url + path),
         # Slow is not dead: only a service that says nothing for a minute is started anew.
-        healthy=partial(answers, f"http://{HOST}:{port}{ALIVE.get(name, '/metrics')}"),
+        healthy=partial(answers, url + ALIVE.get(name, "/metrics")),
         unhealthy_after_s=60.0,
         # Small matrices: threads that spin for each other cost more than they bring on few cores.
         env={"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
@@ -93,8 +95,9 @@ def _own(
 
 def answers(url: str) -> bool:
     """True if a GET is answered with 200."""
+    tls = own_tls() if url.startswith("https:") else None
     try:
-        with urllib.request.urlopen(url, timeout=3) as response:  # noqa: S310 - our own loopback
+        with urllib.request.urlopen(url, timeout=3, context=tls) as response:  # noqa: S310 - our own
             return bool(response.status == 200)
     except (urllib.error.URLError, OSError, ValueError):
         return False
