@@ -79,7 +79,11 @@ def run_storage_tool(
     tool = ("kafka.tools.StorageTool", "format", "-c", str(config))
     cluster = ("-t", _kafka_uuid(_CLUSTER_NAMESPACE))
     done = subprocess.run(
-        jvm.command(*tool, *cluster, *more), capture_output=True, text=True, check=False, timeout=120
+        jvm.command(*tool, *cluster, *more),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
     )
     if done.returncode != 0:
         said = (done.stderr or done.stdout).strip().splitlines()
