@@ -21,6 +21,7 @@ import httpx
 import redis.asyncio
 from redis.exceptions import RedisError
 
+from driftlog import reach
 from infra.files import write_whole
 from infra.settings import Settings
 from schemas.catalogue import features_topic, predictions_topic
@@ -102,7 +103,11 @@ class Feeder:
         limits = httpx.Limits(max_connections=8)
         self._redis = redis.asyncio.Redis.from_url(self._settings.redis, socket_timeout=1)
         async with httpx.AsyncClient(
-            base_url=self._settings.rest, timeout=REQUEST_SECONDS, limits=limits
+            base_url=reach.serving_url(self._settings),
+            headers=reach.key_header(),
+            verify=reach.own_tls(),
+            timeout=REQUEST_SECONDS,
+            limits=limits,
         ) as self._http:
             began, first = time.monotonic(), None
             for at, group in _steps(moments):

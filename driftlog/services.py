@@ -15,6 +15,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from driftlog.reach import own_tls, serving_url
 from infra.errors import InfraError
 from infra.processes import Service
 from infra.settings import HOST, Settings, SettingsError, serving_port
@@ -23,6 +24,8 @@ from streams.task import Task, TaskError
 OWN = ("registry", "history", "worker", "windows", "control", "trainer", "serving")
 """In the order of what they need."""
 METRICS_PORTS = {"worker": 18002, "control": 18003, "trainer": 18004, "windows": 18006}
+ALIVE = {"serving": "/healthz"}
+"""Where a group's processes say that they live, if not at their metrics (which may ask for a key)."""
 EXTRA = tuple(f"{name}-{number}" for name in ("windows", "serving") for number in range(2, 9))
 """More members of the window workers' group (DRIFTLOG_WINDOW_WORKERS), on the ports after 18006, and more
 serving replicas (DRIFTLOG_SERVING_REPLICAS), on 18100, 18102 and so on."""
@@ -91,13 +94,15 @@ def _own(
     path: str,
 ) -> Service:
     port = settings.port(base_port)
+    group = name.partition("-")[0]
+    url = serving_url(settings, base_port) if group == "serving" else f"http://{HOST}:{port}"
     tasks = [word for file in task_files for word in ("--task", str(Path(file).absolute()))]
     return Service(
         name=name,
         argv=(sys.executable, "-m", "driftlog.services", name, *tasks),
-        ready=partial(answers, f"http://{HOST}:{port}{path}"),
+        ready=partial(answers, url + path),
         # Slow is not dead: only a service that says nothing for a minute is started anew.
-        healthy=partial(answers, f"http://{HOST}:{port}/metrics"),
+        healthy=partial(answers, url + ALIVE.get(group, "/metrics")),
         unhealthy_after_s=60.0,
         # Small matrices: threads that spin for each other cost more than they bring on few cores.
         env={"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
@@ -108,8 +113,9 @@ def _own(
 
 def answers(url: str) -> bool:
     """True if a GET is answered with 200."""
+    tls = own_tls() if url.startswith("https:") else None
     try:
-        with urllib.request.urlopen(url, timeout=3) as response:  # noqa: S310 - our own loopback
+        with urllib.request.urlopen(url, timeout=3, context=tls) as response:  # noqa: S310 - our own
             return bool(response.status == 200)
     except (urllib.error.URLError, OSError, ValueError):
         return False
@@ -138,10 +144,11 @@ def run(name: str, settings: Settings, tasks: Sequence[Task]) -> int:
         run_windows(settings, tasks, name, METRICS_PORTS["windows"] + number_of(name) - 1)
     elif name == "control":
         from models.registry import Registry
+        from models.serving.guards.access import AccessKeys
         from streams.app import run_control
         from streams.rollout_state import Rollouts
 
-        run_control(settings, tasks, [Registry(), Rollouts()])
+        run_control(settings, tasks, [Registry(), Rollouts(), AccessKeys()])
     elif name == "trainer":
         from models import app as trainer
 

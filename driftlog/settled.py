@@ -13,6 +13,7 @@ from confluent_kafka import KafkaException
 from infra.errors import InfraError
 from infra.settings import HOST, Settings
 from models.registry import Registry
+from models.serving.guards.access import AccessKeys
 from schemas.catalogue import predictions_topic
 from streams import log
 from streams.app import CONTROL_GROUP, WINDOWS_GROUP, WORKER_GROUP, outcomes_group
@@ -31,7 +32,12 @@ def live_folds(settings: Settings, tasks: Sequence[Task]) -> dict[str, list[Fold
     return {
         WORKER_GROUP: worker_folds(tasks, settings.partitions),
         **outcomes,
-        CONTROL_GROUP: [*control_folds(tasks, settings.partitions), Registry(), Rollouts()],
+        CONTROL_GROUP: [
+            *control_folds(tasks, settings.partitions),
+            Registry(),
+            Rollouts(),
+            AccessKeys(),
+        ],
     }
 
 

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from infra.errors import InfraError
@@ -67,14 +67,23 @@ def bootstrap_checkpoint(settings: Settings, jvm: Jvm, entries: Mapping[str, str
     return checkpoint
 
 
-def run_storage_tool(jvm: Jvm, scratch: Path, entries: Mapping[str, str]) -> Path:
-    """Format `scratch/data` for a broker with these properties; returns its properties file."""
+def run_storage_tool(
+    jvm: Jvm, scratch: Path, entries: Mapping[str, str], more: Sequence[str] = ()
+) -> Path:
+    """Format `scratch/data` for a broker with these properties; returns its properties file.
+
+    `more`: further arguments of the tool, such as `--add-scram`, which makes a cluster's first user.
+    """
     config = scratch / "server.properties"
     write_properties(config, {**entries, "log.dirs": str(scratch / "data")})
     tool = ("kafka.tools.StorageTool", "format", "-c", str(config))
     cluster = ("-t", _kafka_uuid(_CLUSTER_NAMESPACE))
     done = subprocess.run(
-        jvm.command(*tool, *cluster), capture_output=True, text=True, check=False, timeout=120
+        jvm.command(*tool, *cluster, *more),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
     )
     if done.returncode != 0:
         said = (done.stderr or done.stdout).strip().splitlines()

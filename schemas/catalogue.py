@@ -39,6 +39,8 @@ DOCUMENTS = "driftlog.documents"
 AGENT_REQUESTS = "driftlog.agent_requests"
 AGENT_STEPS = "driftlog.agent_steps"
 AGENT_ANSWERS = "driftlog.agent_answers"
+ACCESS = "driftlog.access"
+AUDIT = "driftlog.audit"
 
 DLQ_SUFFIX = ".dlq"
 
@@ -112,6 +114,8 @@ def system_topics() -> tuple[Topic, ...]:
         _topic(AGENT_REQUESTS, "QuestionAsked", key="event_id"),
         _topic(AGENT_STEPS, "AgentStepTaken", key="request_id"),
         _topic(AGENT_ANSWERS, "AnswerGiven", key="request_id"),
+        _topic(ACCESS, "KeyIssued", "KeyRevoked", key="name"),
+        _topic(AUDIT, "RequestsRefused"),
     )
 
 

@@ -19,6 +19,7 @@ import faust
 import structlog
 from faust.types import EventT, StreamT
 
+from infra import kafka_security
 from schemas.codec import Codec
 from schemas.event import Event, Position
 from streams.faust_transport import Transport
@@ -64,6 +65,7 @@ class ControlPlane:
         self.app = faust.App(
             group,
             broker=[f"kafka://{address}" for address in bootstrap.split(",")],
+            **kafka_security.security().faust(),
             datadir=str(data),
             processing_guarantee="at_least_once",
             web_enabled=False,

@@ -24,10 +24,12 @@ from aiokafka.protocol.metadata import MetadataRequest, MetadataRequest_v5
 from aiokafka.protocol.offset import OffsetRequest, OffsetRequest_v2
 from confluent_kafka import KafkaError
 
+from infra import kafka_security
 from schemas.columnar.records import Records
 from streams.batches import Answer, BadBatch, Bytes, Chunk, Room, answers, chunk, take, warm
 from streams.buffers import Buffers
 from streams.log import ELECTING, LogUnavailable, Partition
+from streams.proving import Secured
 
 WAIT_MS = 100
 """So long a broker waits for records before it says that there are none."""
@@ -116,11 +118,16 @@ class Connection(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
 
     @classmethod
-    async def to(cls, host: str, port: int, room: Room) -> Connection:
-        """Raises OSError, as for what takes too long."""
+    async def to(cls, host: str, port: int, room: Room, secured: Secured) -> Connection:
+        """Raises OSError, as for what takes too long; LogUnavailable if it takes us for nobody."""
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(PATIENCE_S):
-            _, made = await loop.create_connection(lambda: cls(room), host, port)
+            _, made = await loop.create_connection(lambda: cls(room), host, port, ssl=secured.tls)
+        try:
+            await secured.prove(made.ask)
+        except BaseException:
+            made.close()
+            raise
         return made
 
     async def ask(self, request: Any) -> Bytes:
@@ -179,6 +186,7 @@ class FetchClient:
     def __init__(self, bootstrap: str, fetch_bytes: int, queue_bytes: int) -> None:
         warm()
         self._bootstrap = [(host, port) for host, port, _ in collect_hosts(bootstrap)]
+        self._secured = Secured.by(kafka_security.security())
         self._most_fetched, self._most_queued = fetch_bytes, queue_bytes
         self._buffers = Buffers()
         self._parts: dict[Partition, OpenPartition] = {}
@@ -376,7 +384,7 @@ class FetchClient:
         for host, port in places:
             try:
                 if self._informer is None:
-                    self._informer = await Connection.to(host, port, self._buffers.take)
+                    self._informer = await self._connection(host, port)
                 body = await self._informer.ask(request)
             except OSError:
                 if self._informer is not None:
@@ -428,7 +436,10 @@ class FetchClient:
     async def _connect(self, broker: int) -> Connection:
         if broker not in self._brokers:
             raise ConnectionError(f"broker {broker} left the cluster")
-        return await Connection.to(*self._brokers[broker], self._buffers.take)
+        return await self._connection(*self._brokers[broker])
+
+    async def _connection(self, host: str, port: int) -> Connection:
+        return await Connection.to(host, port, self._buffers.take, self._secured)
 
     def _lose(self, parts: list[OpenPartition]) -> None:
         for part in parts:

@@ -21,6 +21,7 @@ from confluent_kafka import (
     TopicPartition,
 )
 
+from infra import kafka_security
 from infra.settings import Settings
 from schemas.catalogue import Topic, system_topics
 from schemas.codec import Codec
@@ -122,7 +123,7 @@ class LogWriter:
     def __init__(self, bootstrap: str, codec: Codec, timeout_s: float = 30.0) -> None:
         self._settings = {
             **CLIENT_SETTINGS,
-            "bootstrap.servers": bootstrap,
+            **kafka_security.librdkafka(bootstrap),
             "acks": "all",
             "enable.idempotence": True,
             "linger.ms": 5,
@@ -199,7 +200,7 @@ def make_consumer(bootstrap: str, group: str = "driftlog-reader", **extra: Any) 
     return Consumer(
         {
             **CLIENT_SETTINGS,
-            "bootstrap.servers": bootstrap,
+            **kafka_security.librdkafka(bootstrap),
             "group.id": group,
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
+from infra import kafka_security
 from streams.log import CLIENT_SETTINGS, ELECTING, LogUnavailable, Partition
 
 logger = structlog.get_logger()
@@ -102,7 +103,12 @@ class Membership:
         self._owned: dict[Partition, str] = {}  # with the member id under which it was gained
         self._raised: Exception | None = None
         self._consumer = Consumer(
-            {**MEMBER_SETTINGS, "bootstrap.servers": bootstrap, "group.id": group, **settings}
+            {
+                **MEMBER_SETTINGS,
+                **kafka_security.librdkafka(bootstrap),
+                "group.id": group,
+                **settings,
+            }
         )
         # librdkafka would end a client that is left behind, too, but may spin for minutes over it.
         atexit.register(self._leave)

@@ -10,6 +10,7 @@ from typing import Protocol
 from confluent_kafka import KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 
+from infra import kafka_security
 from schemas.catalogue import STATE_HASHES
 from schemas.codec import Codec
 from schemas.event import Event
@@ -136,7 +137,7 @@ def topic_ids(bootstrap: str, topics: Sequence[str]) -> dict[str, str]:
     """Kafka's ids of the topics that exist: one that was deleted and made again has a new one."""
     if not topics:
         return {}
-    admin = AdminClient({**log.CLIENT_SETTINGS, "bootstrap.servers": bootstrap})
+    admin = AdminClient({**log.CLIENT_SETTINGS, **kafka_security.librdkafka(bootstrap)})
     found = {}
     for name, future in admin.describe_topics(
         TopicCollection(list(topics)), request_timeout=10.0

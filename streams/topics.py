@@ -9,6 +9,7 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
+from infra import kafka_security
 from schemas.catalogue import DLQ_SUFFIX, Topic
 from schemas.codec import SchemaRegistry
 from streams.log import CLIENT_SETTINGS, LogUnavailable
@@ -20,7 +21,7 @@ def ensure_topics(
     bootstrap: str, topics: Sequence[Topic], replication: int, timeout_s: float = 60.0
 ) -> list[str]:
     """Create what is missing (each topic and its `.dlq`) and return the new names; raises LogUnavailable."""
-    admin = AdminClient({**CLIENT_SETTINGS, "bootstrap.servers": bootstrap})
+    admin = AdminClient({**CLIENT_SETTINGS, **kafka_security.librdkafka(bootstrap)})
     wanted = {
         name: partitions
         for topic in topics

@@ -18,6 +18,7 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
 from consumers.history.record import Part, Partition
+from infra import kafka_security
 
 GROUP = "driftlog-history"
 BATCH_ROWS = 20_000
@@ -171,7 +172,7 @@ class LogEnds:
 
 def _client(bootstrap: str) -> dict[str, str | int | float | bool]:
     return {
-        "bootstrap.servers": bootstrap,
+        **kafka_security.librdkafka(bootstrap),
         "client.id": "driftlog-history",
         "reconnect.backoff.max.ms": 1_000,
         "socket.connection.setup.timeout.ms": 3_000,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from consumers.history.blocks import DeadLetter
+from infra import kafka_security
 from schemas.catalogue import DLQ_SUFFIX
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class DeadLetterQueue:
         if self._producer is None:
             self._producer = Producer(
                 {
-                    "bootstrap.servers": self._bootstrap,
+                    **kafka_security.librdkafka(self._bootstrap),
                     "client.id": "driftlog-history-dlq",
                     "enable.idempotence": True,
                     "acks": "all",
@@ -96,7 +97,7 @@ class DeadLetterQueue:
                 }
             )
         if topic not in self._created:
-            admin = AdminClient({"bootstrap.servers": self._bootstrap})
+            admin = AdminClient({**kafka_security.librdkafka(self._bootstrap)})
             made = admin.create_topics([NewTopic(topic, 1, self._replication)], operation_timeout=5)
             try:
                 made[topic].result()

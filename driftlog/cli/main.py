@@ -28,6 +28,7 @@ from driftlog.cli import (
 from driftlog.cli.corrections import corrections_app
 from driftlog.cli.errors import CliError
 from driftlog.cli.features import features_app
+from driftlog.cli.keys import keys_app
 from driftlog.cli.models import models_app
 from driftlog.cli.quality import quality_app
 from driftlog.cli.replay import replay
@@ -79,6 +80,7 @@ app.command("down", rich_help_panel=_SYSTEM)(system.down)
 app.command("status", rich_help_panel=_SYSTEM)(system.status)
 app.command("restart", rich_help_panel=_SYSTEM)(system.restart)
 app.add_typer(chaos.chaos_app, name="chaos", rich_help_panel=_SYSTEM)
+app.add_typer(keys_app, name="keys", rich_help_panel=_SYSTEM)
 app.command("produce", rich_help_panel=_LOG)(produce.produce)
 app.command("feed", rich_help_panel=_LOG)(feed.feed)
 app.command("watch", rich_help_panel=_LOG)(watch.watch)

@@ -19,6 +19,7 @@ from models.serving.bodies import parse_json, read_body
 from models.serving.complaints import Complaints
 from models.serving.docs_page import render
 from models.serving.drain import Farewell
+from models.serving.guards.setup import Guards
 from models.serving.inference import rest as inference
 from models.serving.instances import InvalidRequest
 from models.serving.metrics import Metrics
@@ -35,8 +36,10 @@ async def _no_lifespan(_: FastAPI) -> AsyncIterator[None]:
     yield
 
 
-def create_app(service: Service, lifespan: Lifespan = _no_lifespan) -> FastAPI:
-    """The ASGI application of one Service."""
+def create_app(
+    service: Service, lifespan: Lifespan = _no_lifespan, guards: Guards | None = None
+) -> FastAPI:
+    """The ASGI application of one Service, behind `guards` if there are any."""
     app = FastAPI(
         title="driftlog serving",
         version="1",
@@ -45,6 +48,8 @@ def create_app(service: Service, lifespan: Lifespan = _no_lifespan) -> FastAPI:
         docs_url=None,  # FastAPI's pages need a content delivery network
         redoc_url=None,
     )
+    if guards is not None:
+        guards.stand_before(app)
     app.add_middleware(_Measured, metrics=service.metrics)
     app.add_middleware(Farewell, leaving=lambda: service.leaving)
     _add_problems(app, service.metrics)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -15,7 +16,7 @@ import uvicorn
 from aiokafka.errors import KafkaError
 from fastapi import FastAPI
 
-from infra.settings import HOST, Settings
+from infra.settings import Settings
 from models.artifacts import ArtifactStore
 from models.registry import Registry, before
 from models.serving.api import create_app
@@ -24,10 +25,17 @@ from models.serving.drain import DrainingServer
 from models.serving.eventlog import KafkaLog
 from models.serving.follower import Follower
 from models.serving.grpc.server import CannotListen, GrpcServer
+from models.serving.guards import tls
+from models.serving.guards.access import AccessKeys
+from models.serving.guards.audit import Refusals
+from models.serving.guards.recall import Recall
+from models.serving.guards.settings import GuardSettings
+from models.serving.guards.setup import Guards, new_id, now_ms
 from models.serving.metrics import Metrics
 from models.serving.online import RedisStore
 from models.serving.service import Service
 from schemas.catalogue import (
+    ACCESS,
     ALERTS,
     DEPLOYMENTS,
     MODEL_VERSIONS,
@@ -69,6 +77,7 @@ class _Server:
     base_port: int
     status: int = 0
     service: Service = field(init=False)
+    guards: Guards = field(init=False)
     store: RedisStore = field(init=False)
     log: KafkaLog | None = None
     _http: uvicorn.Server = field(init=False)
@@ -77,12 +86,20 @@ class _Server:
     async def run(self) -> int:
         """The exit status."""
         self.store = RedisStore(self.settings.redis)
-        self.service = Service(self.tasks, Metrics(), self.store)
+        self.service = Service(self.tasks, Metrics(), self.store, now_ms=now_ms, new_id=new_id)
+        guarding = GuardSettings.from_env(os.environ)
+        self.guards = Guards(self.settings, guarding, self.service.desks, self.service.metrics)
         port = self.settings.port(self.base_port)
-        self._grpc = GrpcServer(self.service, f"{HOST}:{port + 1}")
+        self._grpc = GrpcServer(
+            self.service,
+            f"{guarding.host}:{port + 1}",
+            interceptors=[self.guards.interceptor()],
+            credentials=tls.grpc_credentials(guarding),
+            options=tls.grpc_options(guarding),
+        )
         config = uvicorn.Config(
-            create_app(self.service, self._lifespan),
-            host=HOST,
+            create_app(self.service, self._lifespan, self.guards),
+            **self.guards.listening(),
             port=port,
             log_level="warning",
             access_log=False,
@@ -110,8 +127,9 @@ class _Server:
             raise
         background = asyncio.create_task(self._connect_and_follow())
         background.add_done_callback(self._ended)
-        yield
-        await self._grpc.stop(GRACE_S)
+        async with self.guards.running(lambda: self.log, self._http.config):
+            yield
+            await self._grpc.stop(GRACE_S)
         background.cancel()
         with suppress(asyncio.CancelledError, Exception):
             await background
@@ -131,11 +149,13 @@ class _Server:
     async def _connect_and_follow(self) -> None:
         deadline = time.monotonic() + START_S
         codec = await self._connect(deadline)
-        registry, rollouts = Registry(), Rollouts()
-        projector = Projector([registry, rollouts])
+        registry, rollouts, access = Registry(), Rollouts(), AccessKeys()
+        projector = Projector([registry, rollouts, access])
+        self.service.recall = Recall(self.settings.bootstrap, codec)
         swapper = Swapper(self.service, ArtifactStore(self.settings.artifacts))
 
         async def on_news() -> None:
+            self.guards.know(projector.states[access.name])
             state, rolled = projector.states[registry.name], projector.states[rollouts.name]
             for name, desk in self.service.desks.items():
                 # First who is beside it: the champion that a finished rollout makes is warm then.
@@ -144,7 +164,7 @@ class _Server:
                 await swapper.reconcile(desk, candidates(state, name))
                 await swapper.stay_warm(desk, before(state, name), state.versions)
 
-        topics = (MODEL_VERSIONS, DEPLOYMENTS, ROLLOUTS, ROLLOUT_COMMANDS)
+        topics = (ACCESS, MODEL_VERSIONS, DEPLOYMENTS, ROLLOUTS, ROLLOUT_COMMANDS)
         await Follower(self.settings.bootstrap, codec, topics, projector, on_news).run()
 
     async def _connect(self, deadline: float) -> Codec:
@@ -181,6 +201,7 @@ def _warm_codec(settings: Settings, tasks: Sequence[Task]) -> Codec:
     envelope = {"event_id": "", "event_time": 0, "caused_by": None}
     alert = {"task": "", "subject": "", "message": ""}
     codec.encode(Event(ALERTS, "AlertRaised", envelope | alert))
+    codec.encode(Refusals("").example())
     for task in tasks:
         features = dict.fromkeys(task.vector)
         made = {"model_version": "", "score": 0.0, "label": 0, "features": features}

@@ -16,14 +16,14 @@ BODY_TIMEOUT_S = 10.0
 _JSON = "application/json"
 
 
-async def read_body(
-    request: Request, limit: int = MAX_BODY_BYTES, kinds: Sequence[str] = ()
-) -> bytes:
-    """The whole body, counted while it streams.
+async def read_body(request: Request, limit: int | None = None, kinds: Sequence[str] = ()) -> bytes:
+    """The whole body, counted while it streams. Default limit: the app's own, or MAX_BODY_BYTES.
 
     Raises Problem 415 (declared as something else than JSON or one of `kinds`), 413 (too large) or 408 (too
     slow).
     """
+    if limit is None:
+        limit = getattr(request.app.state, "max_body_bytes", MAX_BODY_BYTES)
     kind = request.headers.get("content-type", _JSON).partition(";")[0].strip().lower()
     if kind not in (_JSON, *kinds) and not kind.endswith("+json"):
         raise Problem(415, f"the body is declared as {kind[:80]!r}: send Content-Type: {_JSON}")

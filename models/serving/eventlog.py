@@ -20,6 +20,7 @@ import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
+from infra import kafka_security
 from schemas.codec import Codec
 from schemas.event import Event
 from streams.log import LogUnavailable, record_headers
@@ -258,6 +259,7 @@ class KafkaLog:
     async def _start_producer(self) -> AIOKafkaProducer:
         producer = AIOKafkaProducer(
             bootstrap_servers=self._bootstrap,
+            **kafka_security.security().aiokafka(),
             acks="all",
             enable_idempotence=True,
             linger_ms=0,  # the lanes have gathered what there is

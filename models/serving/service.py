@@ -6,7 +6,7 @@ import asyncio
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,6 +48,10 @@ def wall_clock_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+async def as_made(events: Sequence[Event]) -> Sequence[Event]:
+    return events
+
+
 @dataclass(slots=True)
 class Service:
     """See the module. `log` and `store` are None until they are reachable."""
@@ -59,6 +63,8 @@ class Service:
     deadline_s: float = DEADLINE_S
     now_ms: Callable[[], int] = wall_clock_ms
     new_id: Callable[[], str] = lambda: str(uuid.uuid4())
+    recall: Callable[[Sequence[Event]], Awaitable[Sequence[Event]]] = as_made
+    """What an earlier try of the same request has logged, in place of what this one would."""
     desks: dict[str, Desk] = field(init=False)
     leaving: bool = False
     """It was told to stop: it answers on, and asks callers to go elsewhere."""
@@ -118,7 +124,7 @@ class Service:
             raise Problem(503, f"no model is loaded for task {task.name} yet")
         blob = await self.store.blobs(task.name, keys_of(task, asks))
         parts = deal(champion, lineup, asks)
-        events = predict(task, champion, asks, blob or _nothing, parts)
+        events = await self.recall(predict(task, champion, asks, blob or _nothing, parts))
         if blob is None:
             self.metrics.without_features.labels(task.name).inc()
         return answer(champion, events, (WITHOUT_STORE,) if blob is None else ()), events

@@ -20,6 +20,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
+from infra import kafka_security
 from schemas.registry import faults, store
 from schemas.registry.records import TOPIC, Record, noop_record
 from schemas.registry.store import State
@@ -47,7 +48,7 @@ class KafkaLog:
     """One writer and one reader of `_schemas`; `start` returns at once, the reader catches up by itself."""
 
     def __init__(self, bootstrap: str, replication: int) -> None:
-        self._client = {**_CLIENT, "bootstrap.servers": bootstrap}
+        self._client = {**_CLIENT, **kafka_security.librdkafka(bootstrap)}
         self._replication = replication
         self._state = State()
         self._next_offset = 0

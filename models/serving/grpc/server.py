@@ -33,12 +33,14 @@ class GrpcServer:
         address: str,
         interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
         credentials: grpc.ServerCredentials | None = None,
+        options: Sequence[tuple[str, int]] = (("grpc.max_receive_message_length", MAX_BODY_BYTES),),
     ) -> None:
         """`address`: host:port (port 0: any) or unix:path; `credentials`: TLS, None for plaintext."""
         self._service = service
         self._address = address
         self._interceptors = interceptors
         self._credentials = credentials
+        self._options = options
         self._server: Any = None
         self._health = _Health(service)
         self._stopping: asyncio.Task[None] | None = None
@@ -50,7 +52,7 @@ class GrpcServer:
         server = grpc.aio.server(
             interceptors=list(self._interceptors),
             options=[
-                ("grpc.max_receive_message_length", MAX_BODY_BYTES),
+                *self._options,
                 ("grpc.so_reuseport", 0),  # a port that somebody has is an error, not shared
             ],
         )

@@ -13,6 +13,7 @@ from ruamel.yaml import YAML
 from driftlog.services import METRICS_PORTS, OWN
 from infra.settings import Settings, serving_port
 from models.serving.app import FLUSH_S, GRACE_S
+from models.serving.guards.settings import GuardSettings
 from streams.app import WINDOWS_GROUP
 from tests.unit.infra.project_files import ROOT, exported_metrics, read_yaml
 
@@ -85,8 +86,10 @@ def test_ports_are_the_services_own() -> None:
 
 def test_settings_are_settings() -> None:
     fields = {f"DRIFTLOG_{field.name.upper()}" for field in dataclasses.fields(Settings)}
-    assert set(CONFIG) <= fields
+    serving = {f"DRIFTLOG_SERVING_{f.name.upper()}" for f in dataclasses.fields(GuardSettings)}
+    assert set(CONFIG) <= fields | serving
     read = Settings.from_env(CONFIG)
+    assert GuardSettings.from_env(CONFIG).host == "0.0.0.0"  # noqa: S104 - in the pod's network
     assert read.metrics_host == "0.0.0.0"
     for name in DEPLOYMENTS:
         mounts = [mount["mountPath"] for mount in container(name)["volumeMounts"]]
