@@ -250,7 +250,6 @@ def headers(path: str) -> bytes:
         ":authority": "driftlog",
         "te": "trailers",
         "content-type": "application/grpc",
-        "grpc-timeout": "300m",  # a message that never ends is waited for as long as the caller says
     }
     block = b"".join(
         b"\0" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
