@@ -30,9 +30,8 @@ def handlers(service: Service) -> Any:
 
     async def predict(request: Any) -> Any:
         task = meant(request)
-        # Equal messages have equal bytes this way, whatever the order in which a caller wrote its map.
-        raw = request.SerializeToString(deterministic=True)
-        return predict_response(await service.predict(task, predict_body(request), raw))
+        body = predict_body(request)
+        return predict_response(await service.predict(task, body, _identity(request)))
 
     async def predict_one(request: Any) -> Any:
         return pb.PredictStreamResponse(answer=await predict(request))
@@ -54,6 +53,14 @@ def handlers(service: Service) -> Any:
             "Models": calls.unary("Models", models),
         },
     )
+
+
+def _identity(request: Any) -> bytes:
+    """Equal for a request that is sent again, whatever the order of its maps; empty if it is no retry."""
+    if not all(instance.HasField("event_id") for instance in request.instances):
+        return b""
+    raw: bytes = request.SerializeToString(deterministic=True)
+    return raw
 
 
 def _refusal(said: Refused) -> Any:

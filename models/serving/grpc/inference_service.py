@@ -11,6 +11,7 @@ from models.serving.grpc import inference_pb2 as pb
 from models.serving.grpc.calls import Calls
 from models.serving.grpc.errors import Refused
 from models.serving.inference import protocol
+from models.serving.inference.mapping import EVENT_ID
 from models.serving.inference.tensors import BadTensor, Tensor, decode, encode
 from models.serving.instances import FieldError, InvalidRequest
 from models.serving.problems import Problem
@@ -60,8 +61,10 @@ def handlers(service: Service) -> Any:
     async def infer(request: Any) -> Any:
         name, version = request.model_name, request.model_version
         protocol.model(service, name, version)
-        raw = request.SerializeToString(deterministic=True)
-        said = await protocol.infer(service, name, version, _asked(request), raw)
+        asked = _asked(request)
+        named = {*asked.parameters, *(tensor.name for tensor in asked.inputs)}
+        raw = request.SerializeToString(deterministic=True) if EVENT_ID in named else b""
+        said = await protocol.infer(service, name, version, asked, raw)
         return _response(said, as_bytes=bool(request.raw_input_contents))
 
     async def stream(request: Any) -> Any:

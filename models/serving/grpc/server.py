@@ -13,6 +13,7 @@ from grpc_reflection.v1alpha import reflection
 
 from models.serving.bodies import MAX_BODY_BYTES
 from models.serving.grpc import driftlog_service, inference_service
+from models.serving.grpc.whole import WholeMessages
 from models.serving.service import Service
 
 OURS = (driftlog_service.DESCRIPTOR.full_name, inference_service.DESCRIPTOR.full_name)
@@ -50,7 +51,7 @@ class GrpcServer:
     async def start(self) -> None:
         """Raises CannotListen."""
         server = grpc.aio.server(
-            interceptors=list(self._interceptors),
+            interceptors=[WholeMessages(), *self._interceptors],
             options=[
                 *self._options,
                 ("grpc.so_reuseport", 0),  # a port that somebody has is an error, not shared

@@ -65,7 +65,7 @@ def test_each_curl_is_answered(words: list[str], served: Addresses, log: MemoryL
 @pytest.mark.parametrize("words", by("grpcurl"))
 def test_each_grpcurl_is_answered(words: list[str], served: Addresses, log: MemoryLog) -> None:
     address, name = words[-2:]
-    assert address == "127.0.0.1:18010"
+    assert address == "127.0.0.1:18001"
     service, _, method = name.partition("/")
     descriptor = TYPES[service].services_by_name[service.rpartition(".")[2]].methods_by_name[method]
     request, response = map(GetMessageClass, (descriptor.input_type, descriptor.output_type))

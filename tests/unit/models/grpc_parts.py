@@ -15,8 +15,8 @@ from tests.unit.models.serving_parts import flight
 
 
 @asynccontextmanager
-async def connected(serving: Service) -> AsyncIterator[grpc.aio.Channel]:
-    server = GrpcServer(serving, "127.0.0.1:0")
+async def connected(serving: Service, *interceptors: Any) -> AsyncIterator[grpc.aio.Channel]:
+    server = GrpcServer(serving, "127.0.0.1:0", interceptors)
     await server.start()
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:

@@ -372,11 +372,17 @@ INSTANCE = st.fixed_dictionaries({name: JSON | st.just(value) for name, value in
 BODIES = st.fixed_dictionaries({"instances": st.lists(INSTANCE | JSON, max_size=3)}) | JSON
 
 
+@pytest.fixture(scope="module")
+def whole() -> httpx.ASGITransport:
+    """One application for all examples: making it takes longer than asking it."""
+    return httpx.ASGITransport(create_app(service()), raise_app_exceptions=False)
+
+
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(body=BODIES, path=st.sampled_from([PREDICT, LABELS]))
-def test_no_json_whatever_gives_a_5xx(body: Any, path: str) -> None:
+def test_no_json_whatever_gives_a_5xx(whole: httpx.ASGITransport, body: Any, path: str) -> None:
     async def post() -> int:
-        async with connect(service()) as client:
+        async with httpx.AsyncClient(transport=whole, base_url="http://serving") as client:
             return (await client.post(path, content=json.dumps(body))).status_code
 
     assert asyncio.run(post()) in (200, 422)

@@ -356,6 +356,29 @@ async def test_health_follows_readiness_for_each_service(
     assert (await refusal_of(health.Check(unknown, **CALL))).code() == Code.NOT_FOUND
 
 
+class Doorkeeper(grpc.aio.ServerInterceptor):
+    """Lets in who has a key."""
+
+    async def intercept_service(self, continuation: Any, details: Any) -> Any:
+        if ("authorization", "Bearer mine") in details.invocation_metadata:
+            return await continuation(details)
+
+        async def refuse(_: Any, context: Any) -> None:
+            await context.abort(Code.UNAUTHENTICATED, "no key")
+
+        return grpc.unary_unary_rpc_method_handler(refuse)
+
+
+async def test_interceptors_come_first(serving: Service, log: MemoryLog) -> None:
+    async with connected(serving, Doorkeeper()) as channel:
+        client = stubs.DriftlogStub(channel)
+        error = await refusal_of(client.Predict(ask(instance()), **CALL))
+        assert (error.code(), log.events) == (Code.UNAUTHENTICATED, [])
+        key = (("authorization", "Bearer mine"),)
+        await client.Predict(ask(instance()), metadata=key, **CALL)
+        assert len(log.events) == 1
+
+
 async def test_reflection_names_services_and_their_files(channel: grpc.aio.Channel) -> None:
     def requests() -> Iterator[Any]:
         yield reflection_pb2.ServerReflectionRequest(list_services="")

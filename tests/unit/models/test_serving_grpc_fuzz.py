@@ -250,7 +250,6 @@ def headers(path: str) -> bytes:
         ":authority": "driftlog",
         "te": "trailers",
         "content-type": "application/grpc",
-        "grpc-timeout": "300m",  # a message that never ends is waited for as long as the caller says
     }
     block = b"".join(
         b"\0" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
@@ -261,18 +260,25 @@ def headers(path: str) -> bytes:
 
 GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b"")
 MESSAGE = ask(instance()).SerializeToString()
+WHOLE = b"\0" + len(MESSAGE).to_bytes(4, "big") + MESSAGE
+OK, INVALID, EXHAUSTED, INTERNAL = 0, 3, 8, 13
 BROKEN = {
-    "longer than it says": b"\0" + (len(MESSAGE) + 50).to_bytes(4, "big") + MESSAGE,
-    "a length without a message": b"\0\0\0",
-    "huge": b"\0\xff\xff\xff\xff" + MESSAGE,
-    "compressed with nothing": b"\1" + len(MESSAGE).to_bytes(4, "big") + MESSAGE,
-    "two messages": 2 * (b"\0" + len(MESSAGE).to_bytes(4, "big") + MESSAGE),
+    "cut off": (WHOLE[:-1], INVALID, OK),
+    "cut off in its length": (WHOLE[:3], INVALID, OK),
+    "nothing": (b"", INVALID, OK),
+    "huge": (b"\0\xff\xff\xff\xff" + MESSAGE, EXHAUSTED, EXHAUSTED),
+    # gRPC over HTTP/2 says so, and the library answers it.
+    "compressed by nothing": (b"\1" + WHOLE[1:], INTERNAL, INTERNAL),
+    "two messages": (2 * WHOLE, OK, OK),
 }
+"""What is sent, and the status of a unary and of a streaming call, which just has no more messages."""
 
 
-@pytest.mark.parametrize("body", BROKEN.values(), ids=BROKEN)
+@pytest.mark.parametrize(("body", "unary", "streaming"), BROKEN.values(), ids=BROKEN)
 @pytest.mark.parametrize("method", [PREDICT, STREAM])
-def test_broken_frames_end_their_own_call_only(served: Served, method: str, body: bytes) -> None:
+def test_broken_frames_end_their_own_call_only(
+    served: Served, method: str, body: bytes, unary: int, streaming: int
+) -> None:
     with socket.create_connection(("127.0.0.1", served.server.port), PATIENCE_S) as raw:
         raw.sendall(GREETING + headers(method) + frame(0, 1, 1, body))
         heard = b""
@@ -281,6 +287,8 @@ def test_broken_frames_end_their_own_call_only(served: Served, method: str, body
             if not more:
                 break
             heard += more
+    wanted = str(unary if method == PREDICT else streaming).encode()
+    assert b"grpc-status" + bytes([len(wanted)]) + wanted in heard
     assert still_serves(served)
 
 

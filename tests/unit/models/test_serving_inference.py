@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import struct
 from collections.abc import AsyncIterator
@@ -10,9 +11,10 @@ from typing import Any
 import grpc
 import httpx
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.serving.api import create_app
 from models.serving.grpc import inference_pb2 as pb
 from models.serving.grpc import inference_pb2_grpc as stubs
 from models.serving.inference.json_form import HEADER
@@ -227,6 +229,38 @@ async def test_bytes_that_belong_to_no_tensor_are_refused(http: httpx.AsyncClien
     answer = await http.post(INFER, content=raw + b"1234", headers={HEADER: str(len(raw))})
     assert answer.status_code == 400
     assert "4 bytes" in answer.json()["error"]
+
+
+@pytest.fixture(scope="module")
+def whole() -> tuple[MemoryLog, httpx.ASGITransport]:
+    """One application for all examples."""
+    log = MemoryLog()
+    return log, httpx.ASGITransport(create_app(service(log)), raise_app_exceptions=False)
+
+
+RAW = json.dumps({"inputs": tensors()}).encode()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    cut=st.integers(0, len(RAW)),
+    tail=st.binary(max_size=12),
+    header=st.none() | st.integers(0, len(RAW) + 20),
+)
+def test_any_bytes_after_any_header(
+    whole: tuple[MemoryLog, httpx.ASGITransport], cut: int, tail: bytes, header: int | None
+) -> None:
+    log, transport = whole
+    before = len(log.events)
+
+    async def post() -> httpx.Response:
+        async with httpx.AsyncClient(transport=transport, base_url="http://serving") as client:
+            lengths = {} if header is None else {HEADER: str(header)}
+            return await client.post(INFER, content=RAW[:cut] + tail, headers=lengths)
+
+    answer = asyncio.run(post())
+    assert answer.status_code in (200, 400)
+    assert len(log.events) - before == (answer.status_code == 200)
 
 
 async def test_health_and_metadata(
