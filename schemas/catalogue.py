@@ -167,6 +167,10 @@ def task_topics(
             **_optional("route", "string"),
             "doc": "Which part of a rollout it was: '<rollout_id>/<step>/<arm>'; null outside of one.",
         },
+        {
+            **_optional("degraded", "string"),
+            "doc": "What serving had to do without, e.g. 'online_features': their values are null for that reason.",
+        },
     )
     label = _event_record(
         "LabelObserved",

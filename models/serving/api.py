@@ -22,6 +22,7 @@ from models.serving.docs_page import render
 from models.serving.instances import InvalidRequest
 from models.serving.metrics import Metrics
 from models.serving.problems import Problem, as_problem, response
+from models.serving.quick import QuickPredict, Refuse
 from models.serving.service import Service
 from streams.log import LogUnavailable
 
@@ -48,8 +49,9 @@ def create_app(service: Service, lifespan: Lifespan = _no_lifespan) -> FastAPI:
         docs_url=None,  # FastAPI's pages need a content delivery network
         redoc_url=None,
     )
+    refuse = _add_problems(app, service.metrics)
+    app.add_middleware(QuickPredict, service=service, refuse=refuse)
     app.add_middleware(_Measured, metrics=service.metrics)
-    _add_problems(app, service.metrics)
     _add_tasks(app, service)
     _add_operations(app, service)
     return app
@@ -107,7 +109,7 @@ def _add_operations(app: FastAPI, service: Service) -> None:
         return HTMLResponse(render(app.openapi(), str(request.base_url).rstrip("/")))
 
 
-def _add_problems(app: FastAPI, metrics: Metrics) -> None:
+def _add_problems(app: FastAPI, metrics: Metrics) -> Refuse:
     logged_at: dict[str, float] = {}
 
     async def refuse(request: Request, error: Exception) -> Response:
@@ -151,6 +153,7 @@ def _add_problems(app: FastAPI, metrics: Metrics) -> None:
         return document
 
     app.openapi = with_problem  # type: ignore[method-assign]
+    return refuse
 
 
 class _Measured:

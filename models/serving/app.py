@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import structlog
 import uvicorn
+import uvloop
 from aiokafka.errors import KafkaError
 from fastapi import FastAPI
 
@@ -56,7 +57,7 @@ class CannotStart(Exception):
 
 def main(settings: Settings, tasks: Sequence[Task]) -> None:
     """Serve `tasks` until SIGTERM; exits with 1 if the log or the registry does not come up in time."""
-    raise SystemExit(asyncio.run(_Server(settings, tasks).run()))
+    raise SystemExit(uvloop.run(_Server(settings, tasks).run()))
 
 
 @dataclass
@@ -78,6 +79,7 @@ class _Server:
                 create_app(self.service, self._lifespan),
                 host=HOST,
                 port=self.settings.port(BASE_PORT),
+                http="httptools",
                 log_level="warning",
                 access_log=False,
                 timeout_graceful_shutdown=DRAIN_S,
@@ -151,6 +153,7 @@ class _Server:
 
     def _use(self, log: KafkaLog) -> None:
         self.log = self.service.log = log
+        self.service.turn = log.turn
         metrics = self.service.metrics
         metrics.producers_replaced.set_function(lambda: log.replaced)
         metrics.log_up.set_function(lambda: log.problem is None)

@@ -33,6 +33,8 @@ MAX_WAITING = 50_000
 SILENCE_S = 10.0
 """A batch without an answer for so long gets a new producer: the old one may be beyond repair."""
 RETRY_S = 0.1
+SLOW_S = 0.5
+"""A partition whose batch takes so long gets no new records that could as well lie elsewhere."""
 STALLED_S = 8.0
 """A batch without its acknowledgement for so long: the log takes no writes (a failover is shorter)."""
 DOUBT_S = 20.0
@@ -106,6 +108,19 @@ class KafkaLog:
         if now - self._gave_up_at > DOUBT_S and now - min(since, default=now) < STALLED_S:
             return None
         return "writes are not acknowledged: fewer brokers than min.insync.replicas may be up"
+
+    def turn(self, topic: str, last: int) -> tuple[int, int] | None:
+        """(partition, of how many): the next after `last` whose records do not wait for long already."""
+        count = self._partitions.get(topic)
+        if count is None:
+            return None
+        late = time.monotonic() - SLOW_S
+        for step in range(1, count + 1):
+            partition = (last + step) % count
+            lane = self._lanes.get((topic, partition))
+            if lane is None or lane.sent_at is None or lane.sent_at > late:
+                return partition, count
+        return (last + 1) % count, count
 
     async def connect(self) -> None:
         """Raises KafkaError if no broker answers."""

@@ -23,6 +23,7 @@ class Metrics:
         self.predictions = self._counter(
             "predictions", "Predictions answered.", "task", "model_version"
         )
+        self.batches = self._counter("batches", "Batches scored, of one or more requests.", "task")
         self.shadows = self._counter(
             "shadow_predictions", "Answers scored in the shadow.", "task", "model_version"
         )
