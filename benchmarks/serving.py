@@ -58,7 +58,13 @@ RATE = 500
 BATCH = 32
 SPOOL_PORTS = 50
 """The port offset of the second serving process beyond the first's."""
-BARE, DURABLE, SPOOL, MLSERVER, BENTOML = "bare FastAPI", "driftlog", "driftlog, spool", "MLServer", "BentoML"
+BARE, DURABLE, SPOOL, MLSERVER, BENTOML = (
+    "bare FastAPI",
+    "driftlog",
+    "driftlog, spool",
+    "MLServer",
+    "BentoML",
+)
 HEADER = ("load", "server", "answers/s", "x bare", "p50 ms", "p99", "p99.9", "CPU us", "failed")
 
 
@@ -117,7 +123,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--quick", action="store_true", help="3 s a load and one round, instead of 8 s and three")
     add("--seconds", type=float, metavar="S")
     add("--rounds", type=int, metavar="N")
-    add("--mlserver", type=Path, metavar="PYTHON", help="an interpreter that has MLServer and onnxruntime")
+    add(
+        "--mlserver",
+        type=Path,
+        metavar="PYTHON",
+        help="an interpreter that has MLServer and onnxruntime",
+    )
     add("--bentoml", type=Path, metavar="PYTHON", help="one that has BentoML and onnxruntime")
     add("--only", action="append", metavar="LOAD", help="loads whose name contains this")
     add("--server", action="append", metavar="NAME", help="servers whose name contains this")
@@ -141,10 +152,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     for server in servers[:: 1 if number % 2 == 0 else -1]:
                         _round(settings, load, server, asked.seconds, found)
             brokers_s = harness.broker_cpu_seconds(settings)
-    harness.show_table(console, f"{asked.seconds:g} s a load, {asked.rounds} rounds", HEADER, rows(found))
+    harness.show_table(
+        console, f"{asked.seconds:g} s a load, {asked.rounds} rounds", HEADER, rows(found)
+    )
     for note in notes:
         console.print(note, highlight=False, soft_wrap=True)
-    report = {"measured": [asdict(one) for one in found], "brokers_cpu_s": brokers_s, "notes": notes}
+    report = {
+        "measured": [asdict(one) for one in found],
+        "brokers_cpu_s": brokers_s,
+        "notes": notes,
+    }
     return harness.finish(console, goals(found), report, asked.json)
 
 
@@ -174,7 +191,12 @@ def prepare(settings: Settings) -> None:
             (folder / serving_arms.MODEL).write_bytes(data)
             (folder / serving_arms.CODES).write_text(json.dumps(book))
         stored, version, now = store.put_model(data), f"{one.name}-1", time.time_ns() // 1_000_000
-        common: dict[str, Any] = {"time": now, "caused_by": None, "task": one.name, "model_version": version}
+        common: dict[str, Any] = {
+            "time": now,
+            "caused_by": None,
+            "task": one.name,
+            "model_version": version,
+        }
         registered = derive(
             MODEL_VERSIONS,
             "ModelRegistered",
@@ -197,7 +219,9 @@ def prepare(settings: Settings) -> None:
         hour = time.time_ns() // 1_000_000 // 3_600_000 * 3_600_000
         blob = json.dumps([[hour - n * 1_800_000, 100 + n, 20] for n in range(1, 48)])
         values = {name: [f"{name}{n}" for n in range(count)] for name, count in CATEGORIES.items()}
-        keys = [rate_key((), ())] + [rate_key((name,), (v,)) for name in values for v in values[name]]
+        keys = [rate_key((), ())] + [
+            rate_key((name,), (v,)) for name in values for v in values[name]
+        ]
         client.mset({store_key(online.name, key): blob for key in keys})
         client.set(store_key(online.name, FILLED), hour)
 
@@ -207,7 +231,9 @@ def model(one: Task) -> bytes:
     dice, count = np.random.default_rng(7), 20_000
     columns: dict[str, Any] = {name: dice.normal(size=count) for name in one.vector}
     for name, many in CATEGORIES.items():
-        columns[name] = np.array([f"{name}{n}" for n in dice.integers(many, size=count)], dtype=object)
+        columns[name] = np.array(
+            [f"{name}{n}" for n in dice.integers(many, size=count)], dtype=object
+        )
     score = columns["x0"] + columns["x1"] * columns["x2"] + dice.normal(size=count)
     ids = np.array([str(number) for number in range(count)], dtype=object)
     times = np.arange(count, dtype=np.int64)
@@ -270,7 +296,9 @@ def started(settings: Settings, asked: Any, stack: ExitStack, notes: list[str]) 
             notes.append(f"{name}: not run (no interpreter named)")
             continue
         try:
-            pid = stack.enter_context(process(settings, name, argv, env, f"http://127.0.0.1:{at}{ready}"))
+            pid = stack.enter_context(
+                process(settings, name, argv, env, f"http://127.0.0.1:{at}{ready}")
+            )
         except NotRun as error:
             notes.append(f"{name}: not run: {error}")
             continue
@@ -278,8 +306,19 @@ def started(settings: Settings, asked: Any, stack: ExitStack, notes: list[str]) 
 
 
 def _serving() -> list[str]:
-    files = [str(ROOT / "benchmarks" / name) for name in ("serving_task.py", "serving_online_task.py")]
-    return [sys.executable, "-m", "driftlog.services", "serving", "--task", files[0], "--task", files[1]]
+    files = [
+        str(ROOT / "benchmarks" / name) for name in ("serving_task.py", "serving_online_task.py")
+    ]
+    return [
+        sys.executable,
+        "-m",
+        "driftlog.services",
+        "serving",
+        "--task",
+        files[0],
+        "--task",
+        files[1],
+    ]
 
 
 @contextmanager
@@ -299,7 +338,12 @@ def process(
     }
     with log.open("wb") as out:
         child = subprocess.Popen(
-            argv, cwd=ROOT, env=os.environ | mine | env, stdout=out, stderr=out, start_new_session=True
+            argv,
+            cwd=ROOT,
+            env=os.environ | mine | env,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
         )
     try:
         give_up = time.monotonic() + 60
@@ -334,7 +378,13 @@ def _round(
             return
         path = path.replace(task.name, load.task)
     job = Job(
-        server.port, path, str(server.bodies[load.body]), seconds, load.connections, load.rate, min(1.0, seconds / 3)
+        server.port,
+        path,
+        str(server.bodies[load.body]),
+        seconds,
+        load.connections,
+        load.rate,
+        min(1.0, seconds / 3),
     )
     file = settings.home / "job.json"
     job.write(file)
@@ -354,7 +404,9 @@ def _round(
     cpu = harness._cpu_of_tree(harness.psutil.Process(server.pid)) - before
     whole = (job.seconds + job.warm_s) / job.seconds
     result["cpu_us"] = cpu * 1e6 / max(1, result["answered"] * whole)
-    result["brokers_us"] = (harness.broker_cpu_seconds(settings) - brokers) * 1e6 / max(1, result["answered"] * whole)
+    result["brokers_us"] = (
+        (harness.broker_cpu_seconds(settings) - brokers) * 1e6 / max(1, result["answered"] * whole)
+    )
     known = {(one.load, one.server): one for one in found}
     one = known.get((load.name, server.name)) or Measured(load.name, server.name)
     if not one.rounds:
@@ -371,7 +423,17 @@ def rows(found: list[Measured]) -> list[tuple[str, ...]]:
         figures = [f"{one.median(name):.1f}" for name in ("p50_ms", "p99_ms", "p999_ms")]
         cpu = f"{one.median('cpu_us'):.0f}+{one.median('brokers_us'):.0f}"
         ratio = f"{one.median('rate') / base:.2f}" if base else "-"
-        table.append((one.load, one.server, f"{one.median('rate'):,.0f}", ratio, *figures, cpu, str(one.failed)))
+        table.append(
+            (
+                one.load,
+                one.server,
+                f"{one.median('rate'):,.0f}",
+                ratio,
+                *figures,
+                cpu,
+                str(one.failed),
+            )
+        )
     return table
 
 

@@ -38,7 +38,9 @@ def bare(folder: Path) -> FastAPI:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(folder / MODEL), options)
-    kinds = {name: (float | None if book is None else str | None, ...) for name, book in codes.items()}
+    kinds = {
+        name: (float | None if book is None else str | None, ...) for name, book in codes.items()
+    }
     Row = create_model("Row", __config__=ConfigDict(extra="forbid"), **kinds)  # type: ignore[call-overload]  # noqa: N806
 
     class Body(BaseModel):
@@ -65,7 +67,7 @@ def bare(folder: Path) -> FastAPI:
     return app
 
 
-MLSERVER_MODEL = '''
+MLSERVER_MODEL = """
 import numpy as np
 import onnxruntime
 from mlserver import MLModel
@@ -85,7 +87,7 @@ class Onnx(MLModel):
         scores = self.session.run(["score"], {"features": matrix})[0]
         output = NumpyCodec.encode_output("score", scores)
         return InferenceResponse(model_name=self.name, outputs=[output])
-'''
+"""
 
 
 def mlserver_files(folder: Path, port: int) -> list[str]:
@@ -110,7 +112,7 @@ def mlserver_files(folder: Path, port: int) -> list[str]:
     return ["-m", "mlserver.cli", "start", str(folder)]
 
 
-BENTOML_SERVICE = '''
+BENTOML_SERVICE = """
 import json
 import pathlib
 
@@ -145,7 +147,7 @@ class Bench:
         rows = [[self.number(name, one[name]) for name in self.codes] for one in instances]
         scores = self.session.run(["score"], {"features": np.array(rows, dtype=np.float32)})[0]
         return [Prediction(score=float(s), label=int(s >= 0.5)) for s in scores]
-'''
+"""
 
 
 def bentoml_files(folder: Path, port: int) -> list[str]:

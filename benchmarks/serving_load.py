@@ -151,7 +151,9 @@ class Load:
         loop = asyncio.get_running_loop()
         opened = []
         for _ in range(self._job.connections):
-            _, made = await loop.create_connection(lambda: Connection(self), "127.0.0.1", self._job.port)
+            _, made = await loop.create_connection(
+                lambda: Connection(self), "127.0.0.1", self._job.port
+            )
             opened.append(made)
         self.tally = Tally(self._job)
         if self._job.rate is None:
@@ -186,7 +188,9 @@ async def over_grpc(job: Job) -> dict[str, Any]:
 
     messages = [bytes.fromhex(line) for line in Path(job.bodies).read_text().split()]
     channels = [
-        grpc.aio.insecure_channel(f"127.0.0.1:{job.port}", options=[("grpc.use_local_subchannel_pool", 1)])
+        grpc.aio.insecure_channel(
+            f"127.0.0.1:{job.port}", options=[("grpc.use_local_subchannel_pool", 1)]
+        )
         for _ in range(max(1, job.connections // 16))
     ]
     tally = Tally(job)
@@ -219,7 +223,9 @@ async def over_grpc(job: Job) -> dict[str, Any]:
         await call.done_writing()
 
     async with asyncio.timeout(job.seconds + job.warm_s + 30):
-        await asyncio.gather(*((stream if job.streaming else unary)(n) for n in range(job.connections)))
+        await asyncio.gather(
+            *((stream if job.streaming else unary)(n) for n in range(job.connections))
+        )
     result = tally.result(job)
     for channel in channels:
         await channel.close()

@@ -169,7 +169,7 @@ def task_topics(
         },
         {
             **_optional("degraded", "string"),
-            "doc": "What serving had to do without, e.g. 'online_features': their values are null for that reason.",
+            "doc": "What serving did without: 'online_features' (they are null for that reason), or null.",
         },
     )
     label = _event_record(

@@ -102,7 +102,9 @@ def predict_all(
 
     `degraded`: what was missing for all of them, as the events say it.
     """
-    vectors = [[assemble(task, ask.instance, ask.time, blob) for ask in one.asks] for one in requests]
+    vectors = [
+        [assemble(task, ask.instance, ask.time, blob) for ask in one.asks] for one in requests
+    ]
     parts = [one.parts or (Dealt(one.champion, range(len(one.asks)), None),) for one in requests]
     together = _score_together(vectors, parts)
 

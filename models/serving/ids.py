@@ -1,8 +1,9 @@
 """Ids of predictions that their callers do not name: random, and those of one batch in one partition.
 
-The key of a prediction is its id, and the key decides the partition. Random ids would spread each batch over all
-partitions: a request to every leader, and to its followers, for a few records each. An id is random but for its last
-two digits, which are chosen so that the key falls into the partition whose turn it is; turns go round.
+The key of a prediction is its id, and the key decides the partition. Random ids would spread each batch over
+all partitions: a request to every leader, and to its followers, for a few records each. An id is random but
+for its last two digits, which are chosen so that the key falls into the partition whose turn it is; turns
+go round, and leave out partitions that are slow to acknowledge.
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ class PlacedIds:
         self._at += 16
         digits = raw.hex()
         variant = "89ab"[raw[8] & 3]
-        start = f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:30]}"
+        start = (
+            f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:30]}"
+        )
         if self._of > 1:
             so_far, first = zlib.crc32(start.encode()), raw[15]
             for number in range(256):

@@ -1,8 +1,8 @@
 """The short way of a predict request: past routing and request objects, for a body that is right.
 
-It is ASGI middleware in front of the application, and does what the route does: the same checks, the same Service,
-the same problems. Whatever is not plain (another media type, a body that is late, large or wrong, a header that
-somebody behind it looks at) goes on to the route, with the bytes that were read already.
+It is ASGI middleware in front of the application, and does what the route does: the same checks, the same
+Service, the same problems. Whatever is not plain (another media type, a body that is late, large or wrong, a
+header that somebody behind it looks at) goes on to the route, with the bytes that were read already.
 """
 
 from __future__ import annotations

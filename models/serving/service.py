@@ -107,8 +107,11 @@ class Service:
 
     def _desk(self, task: Task) -> Desk:
         batcher: Batcher[Request, _Made] = Batcher(partial(self._score, task))
-        ids = PlacedIds(predictions_topic(task.name), lambda *where: self.turn(*where))
+        ids = PlacedIds(predictions_topic(task.name), self._turn)
         return Desk(task, InstanceParser(task), TypedParser(task), batcher, ids)
+
+    def _turn(self, topic: str, last: int) -> tuple[int, int] | None:
+        return self.turn(topic, last)
 
     def desk(self, task: str) -> Desk:
         """Raises Problem 404 that names the tasks there are."""
@@ -173,7 +176,8 @@ class Service:
         self.metrics.batches.labels(task.name).inc()
         keys = keys_of(task, [ask for request in requests for ask in request.asks])
         blobs = await self.store.blobs(task.name, keys) if keys else _nothing
-        warnings, degraded = (), None
+        warnings: tuple[str, ...] = ()
+        degraded = None
         if blobs is None:
             warnings, degraded = (WITHOUT_STORE,), ONLINE_FEATURES
             self.metrics.without_features.labels(task.name).inc(len(requests))
