@@ -3,9 +3,10 @@
     python -m benchmarks.serving [--quick] [--mlserver PYTHON] [--bentoml PYTHON] [--json FILE]
 
 A real three-broker log, the serving service as `driftlog up` starts it (and once more in spool mode), a bare
-FastAPI application with the same ONNX file, and MLServer and BentoML if an interpreter that has them is named.
-All stand ready at the same time; a load generator in a process of its own (benchmarks.serving_load) visits them in
-turn, round by round, and the median round counts. Exit status 0 if every goal was met, 1 if not.
+FastAPI application with the same ONNX file, and MLServer and BentoML if an interpreter that has them is
+named. All stand ready at the same time; a load generator in a process of its own (benchmarks.serving_load)
+visits them in turn, round by round, and the median round counts. Exit status 0 if every goal was met, 1 if
+not.
 """
 
 from __future__ import annotations
@@ -20,8 +21,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
@@ -388,8 +387,7 @@ def _round(
     )
     file = settings.home / "job.json"
     job.write(file)
-    before = harness._cpu_of_tree(harness.psutil.Process(server.pid))
-    brokers = harness.broker_cpu_seconds(settings)
+    before, brokers = harness.cpu_of_tree(server.pid), harness.broker_cpu_seconds(settings)
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.serving_load", str(file)],
         cwd=ROOT,
@@ -401,12 +399,9 @@ def _round(
     if done.returncode:
         raise NotRun(f"the load generator ended: {done.stderr.strip().splitlines()[-1:]}")
     result = json.loads(done.stdout)
-    cpu = harness._cpu_of_tree(harness.psutil.Process(server.pid)) - before
-    whole = (job.seconds + job.warm_s) / job.seconds
-    result["cpu_us"] = cpu * 1e6 / max(1, result["answered"] * whole)
-    result["brokers_us"] = (
-        (harness.broker_cpu_seconds(settings) - brokers) * 1e6 / max(1, result["answered"] * whole)
-    )
+    answered = max(1, result["answered"] * (job.seconds + job.warm_s) / job.seconds)
+    result["cpu_us"] = (harness.cpu_of_tree(server.pid) - before) * 1e6 / answered
+    result["brokers_us"] = (harness.broker_cpu_seconds(settings) - brokers) * 1e6 / answered
     known = {(one.load, one.server): one for one in found}
     one = known.get((load.name, server.name)) or Measured(load.name, server.name)
     if not one.rounds:

@@ -2,9 +2,9 @@
 
     python -m benchmarks.serving_arms bare PORT FOLDER
 
-`bare`: FastAPI with a pydantic model of the body, uvloop and httptools, ONNX Runtime called in the handler, as a
-good user would write it. MLServer and BentoML run the files that `mlserver_files` and `bentoml_files` write, with
-interpreters of their own; nothing of driftlog is imported there.
+`bare`: FastAPI with a pydantic model of the body, uvloop and httptools, ONNX Runtime called in the handler,
+as a good user would write it. MLServer and BentoML run the files that `mlserver_files` and `bentoml_files`
+write, with interpreters of their own; nothing of driftlog is imported there.
 """
 
 from __future__ import annotations
@@ -93,8 +93,8 @@ class Onnx(MLModel):
 def mlserver_files(folder: Path, port: int) -> list[str]:
     """Writes its settings and model; the arguments after its interpreter.
 
-    Its body is the encoded matrix: it has no categories to look up. No worker pool (a model in the server's own
-    process is its fastest way for a small one), no request logging, no metrics but its own.
+    Its body is the encoded matrix: it has no categories to look up. No worker pool (a model in the server's
+    own process is its fastest way for a small one), no request logging, no metrics but its own.
     """
     (folder / "bench_onnx.py").write_text(MLSERVER_MODEL)
     server = {

@@ -2,9 +2,10 @@
 
     python -m benchmarks.serving_load JOB.json
 
-Closed loop: each of `connections` sends its next request when it has the answer to the last. Open loop: request
-i is due at start + i / rate, whatever became of those before it, and its latency counts from that moment: a
-server that stalls cannot hide how long callers would have waited (coordinated omission). Prints one line of JSON.
+Closed loop: each of `connections` sends its next request when it has the answer to the last. Open loop:
+request i is due at start + i / rate, whatever became of those before it, and its latency counts from that
+moment: a server that stalls cannot hide how long callers would have waited (coordinated omission). Prints
+one line of JSON. UNNAMED in a body is replaced by an id that is new each time.
 """
 
 from __future__ import annotations

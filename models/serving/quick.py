@@ -8,6 +8,7 @@ header that somebody behind it looks at) goes on to the route, with the bytes th
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 import msgspec
 from fastapi import Request, Response
@@ -16,7 +17,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from models.serving.bodies import MAX_BODY_BYTES
 from models.serving.service import Service
 
-ROUTE = "/v1/tasks/{task}/predict"
+ROUTES = ("/v1/tasks/{task}/predict",)
+"""Those that it answers; one without the name of a task is for the only task there is."""
 LEFT = frozenset((b"idempotency-key", b"transfer-encoding", b"content-encoding", b"expect"))
 """A request with one of these headers takes the long way."""
 _JSON = b"application/json"
@@ -25,8 +27,11 @@ _encode = msgspec.json.Encoder().encode
 Refuse = Callable[[Request, Exception], Awaitable[Response]]
 
 
+@dataclass(frozen=True, slots=True)
 class _Route:
-    path = ROUTE
+    """What a request is counted under."""
+
+    path: str
 
 
 class QuickPredict:
@@ -36,16 +41,21 @@ class QuickPredict:
         self._app = app
         self._service = service
         self._refuse = refuse
-        self._tasks = {ROUTE.replace("{task}", name): name for name in service.desks}
+        self._tasks: dict[str, tuple[str, _Route]] = {}
+        for route in ROUTES:
+            for task in service.desks:
+                if "{task}" in route or len(service.desks) == 1:
+                    self._tasks[route.replace("{task}", task)] = task, _Route(route)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] != "POST":
             await self._app(scope, receive, send)
             return
-        task = self._tasks.get(scope["path"])
-        if task is None or not _plain(scope):
+        known = self._tasks.get(scope["path"])
+        if known is None or not _plain(scope):
             await self._app(scope, receive, send)
             return
+        task, route = known
         first = await receive()
         asked = None
         if first["type"] == "http.request" and not first.get("more_body"):
@@ -54,7 +64,7 @@ class QuickPredict:
         if asked is None:
             await self._app(scope, _again(first, receive), send)
             return
-        scope["route"] = _Route
+        scope["route"] = route
         try:
             body = _encode(await self._service.answer(task, asked, raw))
         except Exception as error:

@@ -169,6 +169,9 @@ class SpooledLog:
             else:
                 one.segment.remove()
         self._kept.clear()
+        for folder in {id(each): each for each, _ in self._orphans}.values():
+            folder.leave()
+        self._orphans.clear()
         if self._folder is not None:
             self._folder.leave()
 

@@ -139,7 +139,8 @@ async def test_a_caller_that_leaves_leaves_no_trace() -> None:
 @settings(max_examples=60, deadline=None)
 @given(
     plan=st.lists(
-        st.tuples(st.integers(0, 3), st.text("ab", min_size=1, max_size=4), st.booleans()), max_size=25
+        st.tuples(st.integers(0, 3), st.text("ab", min_size=1, max_size=4), st.booleans()),
+        max_size=25,
     ),
     rows=st.integers(1, 6),
 )
@@ -241,7 +242,11 @@ def test_together_is_as_alone(
 def test_no_finite_score_names_the_instance_of_its_own_request() -> None:
     who = champion()
     odd = moody("flights-1")
-    requests = [Request(who, asks(1.0, 2.0)), Request(odd, asks(5.0, 13.0)), Request(odd, asks(6.0))]
+    requests = [
+        Request(who, asks(1.0, 2.0)),
+        Request(odd, asks(5.0, 13.0)),
+        Request(odd, asks(6.0)),
+    ]
     first, second, third = predict_all(FLIGHTS, requests, nothing)
     assert isinstance(first, list)
     assert isinstance(third, list)

@@ -51,9 +51,14 @@ def agree(raw: bytes) -> list[Ask] | None:
 TEXT = st.sampled_from(["AA", "", "a:b", "é", "x" * 257, "::", "\u2028", 'quo"te'])
 NUMBER = st.sampled_from([0, -0.0, 1, 1.5, 1e38, 4e38, 2**70, -3, 10**400, 0.1, 5e-324])
 ID = st.sampled_from(["a", "b", "", "i:d", "y" * 101]) | st.text(max_size=4)
-TIME = st.sampled_from(["2013-07-01T12:00:00Z", "2013-07-01", "soon", NOW_MS, -1, 10**20, 1.5, None])
+TIME = st.sampled_from(
+    ["2013-07-01T12:00:00Z", "2013-07-01", "soon", NOW_MS, -1, 10**20, 1.5, None]
+)
 PLAIN = st.fixed_dictionaries(
-    {name: (TEXT if isinstance(value, str) else NUMBER) | st.none() for name, value in flight().items()},
+    {
+        name: (TEXT if isinstance(value, str) else NUMBER) | st.none()
+        for name, value in flight().items()
+    },
     optional={"event_id": ID, "event_time": TIME, "wind": NUMBER, "more": st.just({"a": {"b": 1}})},
 )
 
@@ -67,13 +72,19 @@ PLAIN = st.fixed_dictionaries(
     ascii_only=st.booleans(),
     indent=st.sampled_from([None, 1]),
 )
-def test_the_quick_way_agrees_with_the_long_one(body: Any, ascii_only: bool, indent: int | None) -> None:
+def test_the_quick_way_agrees_with_the_long_one(
+    body: Any, ascii_only: bool, indent: int | None
+) -> None:
     agree(json.dumps(body, ensure_ascii=ascii_only, indent=indent).encode("utf-8", "surrogatepass"))
 
 
 @settings(max_examples=300, deadline=None)
-@given(at=st.integers(0, 400), cut=st.integers(0, 12), put=st.binary(max_size=8), twice=st.booleans())
-def test_it_agrees_about_bodies_with_something_wrong(at: int, cut: int, put: bytes, twice: bool) -> None:
+@given(
+    at=st.integers(0, 400), cut=st.integers(0, 12), put=st.binary(max_size=8), twice=st.booleans()
+)
+def test_it_agrees_about_bodies_with_something_wrong(
+    at: int, cut: int, put: bytes, twice: bool
+) -> None:
     raw = json.dumps({"instances": [flight(event_id="a"), flight(carrier="a:b")]}).encode()
     at %= len(raw)
     agree(raw[:at] + put + raw[at : at + cut] * twice + raw[at + cut * (not twice) :])
@@ -83,7 +94,10 @@ def test_it_agrees_about_bodies_with_something_wrong(at: int, cut: int, put: byt
     ("raw", "taken"),
     [
         (json.dumps({"instances": [flight()]}), True),
-        (json.dumps({"instances": [flight(event_id="a:b", event_time="2013-07-01T12:00:00Z")]}), True),
+        (
+            json.dumps({"instances": [flight(event_id="a:b", event_time="2013-07-01T12:00:00Z")]}),
+            True,
+        ),
         (json.dumps({"instances": [flight(carrier=None, distance=7)]}), True),
         (json.dumps({"instances": [flight(event_id="a")] * 2}), False),
         (json.dumps({"instances": [flight(carrier="\n")]}), False),
@@ -117,7 +131,9 @@ async def test_both_ways_give_the_same_answer_and_event() -> None:
 
 
 async def test_both_ways_refuse_in_the_same_words() -> None:
-    async def words(client: httpx.AsyncClient, **headers: str) -> list[tuple[int, bytes, list[str]]]:
+    async def words(
+        client: httpx.AsyncClient, **headers: str
+    ) -> list[tuple[int, bytes, list[str]]]:
         found = []
         for raw in (b"", b"{}", json.dumps({"instances": [flight(hour="x")]}).encode()):
             answer = await client.post(PREDICT, content=raw, headers=headers)
