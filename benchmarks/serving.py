@@ -12,6 +12,7 @@ not.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import random
@@ -32,7 +33,7 @@ import redis
 
 from benchmarks import harness, serving_arms
 from benchmarks.harness import BROKERS, ROOT, Goal, NotRun
-from benchmarks.serving_load import Job
+from benchmarks.serving_load import UNNAMED, Job
 from benchmarks.serving_online_task import task as online
 from benchmarks.serving_task import CATEGORIES, NUMBERS, task
 from driftlog.services import answers
@@ -75,8 +76,9 @@ class Server:
     port: int
     pid: int
     path: str
+    grpc_port: int
     bodies: dict[str, Path]
-    """`single` and `batch`."""
+    """`single` and `batch`; of driftlog `named` and, where it speaks it, `grpc`."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,9 @@ class Load:
     connections: int = 64
     rate: float | None = None
     task: str = ""
+    """Another task than the others; then driftlog alone is measured."""
+    grpc: str = ""
+    """Method of driftlog.v1.Driftlog instead of HTTP."""
 
 
 @dataclass
@@ -113,6 +118,9 @@ LOADS = (
     Load(f"batches of {BATCH}, 16", "batch", 16),
     Load(f"open, {RATE}/s", rate=RATE, connections=256),
     Load("online features, 64", task=online.name),
+    Load("named by callers, 64", "named"),
+    Load("gRPC, 64", "grpc", grpc="Predict"),
+    Load("gRPC streams, 64", "grpc", grpc="PredictStream"),
 )
 
 
@@ -146,6 +154,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with harness.cluster(settings, (*BROKERS, "registry", "redis")), ExitStack() as stack:
             prepare(settings)
             servers = list(started(settings, asked, stack, notes))
+            for (
+                server
+            ) in servers:  # the brokers' code is compiled by then, and everybody has met the load
+                _round(settings, LOADS[2], server, 4.0, [])
             for number in range(asked.rounds):
                 for load in chosen(asked):
                     for server in servers[:: 1 if number % 2 == 0 else -1]:
@@ -259,6 +271,36 @@ def bodies(folder: Path, kind: str) -> dict[str, Path]:
     return found
 
 
+def own_bodies(folder: Path) -> dict[str, Path]:
+    """The same for driftlog, and what only driftlog is sent."""
+    found = {name: folder / f"own-{name}" for name in ("named", "grpc")}
+    name = {"event_id": UNNAMED.decode()}
+    lines = [{"instances": [one | name]} for seed in range(512) for one in instances(seed, 1)]
+    found["named"].write_text("".join(json.dumps(line) + "\n" for line in lines))
+    messages = _messages()
+    if messages is None:
+        del found["grpc"]
+    else:
+        found["grpc"].write_text("".join(message.hex() + "\n" for message in messages))
+    return bodies(folder, "plain") | found
+
+
+def _messages() -> list[bytes] | None:
+    """Serialised PredictRequests of one instance; None where the service has no gRPC."""
+    try:
+        stubs: Any = importlib.import_module("models.serving.grpc.driftlog_pb2")
+    except ModuleNotFoundError:
+        return None
+    made = []
+    for seed in range(512):
+        request = stubs.PredictRequest(task=task.name)
+        instance = request.instances.add()
+        for name, value in instances(seed, 1)[0].items():
+            setattr(instance.features[name], "text" if name in CATEGORIES else "number", value)
+        made.append(request.SerializeToString())
+    return made
+
+
 def _body(kind: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
     if kind != "v2":
         return {"instances": rows}
@@ -273,6 +315,9 @@ def started(settings: Settings, asked: Any, stack: ExitStack, notes: list[str]) 
     folder = settings.home / "model"
     port = settings.port(18500)
     plain, v2 = bodies(settings.home, "plain"), bodies(settings.home, "v2")
+    mine = own_bodies(settings.home)
+    if "grpc" not in mine:
+        notes.append("gRPC: not run (this driftlog does not speak it)")
     own = f"/v1/tasks/{task.name}/predict"
     spool = {
         "DRIFTLOG_SERVING_DURABILITY": "spool",
@@ -281,8 +326,8 @@ def started(settings: Settings, asked: Any, stack: ExitStack, notes: list[str]) 
     table: list[tuple[str, list[str] | None, dict[str, str], int, str, dict[str, Path], str]] = [
         (BARE, [sys.executable, "-m", "benchmarks.serving_arms", "bare", str(port), str(folder)], {}, port,
          "/predict", plain, "/openapi.json"),
-        (DURABLE, _serving(), {}, settings.port(18000), own, plain, "/readyz"),
-        (SPOOL, _serving(), spool, settings.port(18000) + SPOOL_PORTS, own, plain, "/readyz"),
+        (DURABLE, _serving(), {}, settings.port(18000), own, mine, "/readyz"),
+        (SPOOL, _serving(), spool, settings.port(18000) + SPOOL_PORTS, own, mine, "/readyz"),
         (MLSERVER, asked.mlserver and [str(asked.mlserver), *serving_arms.mlserver_files(folder, port + 10)],
          {}, port + 10, "/v2/models/bench/infer", v2, "/v2/health/ready"),
         (BENTOML, asked.bentoml and [str(asked.bentoml), *serving_arms.bentoml_files(folder, port + 20)],
@@ -301,7 +346,7 @@ def started(settings: Settings, asked: Any, stack: ExitStack, notes: list[str]) 
         except NotRun as error:
             notes.append(f"{name}: not run: {error}")
             continue
-        yield Server(name, at, pid, path, sent)
+        yield Server(name, at, pid, path, at + 10, sent)
 
 
 def _serving() -> list[str]:
@@ -372,18 +417,20 @@ def _round(
 ) -> None:
     """One load on one server, kept in `found`."""
     path = server.path
+    if load.body not in server.bodies or (load.task and server.name not in (DURABLE, SPOOL)):
+        return
     if load.task:
-        if server.name not in (DURABLE, SPOOL):
-            return
         path = path.replace(task.name, load.task)
     job = Job(
-        server.port,
+        server.grpc_port if load.grpc else server.port,
         path,
         str(server.bodies[load.body]),
         seconds,
         load.connections,
         load.rate,
         min(1.0, seconds / 3),
+        load.grpc and f"/driftlog.v1.Driftlog/{load.grpc}",
+        load.grpc == "PredictStream",
     )
     file = settings.home / "job.json"
     job.write(file)

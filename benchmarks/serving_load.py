@@ -5,7 +5,7 @@
 Closed loop: each of `connections` sends its next request when it has the answer to the last. Open loop:
 request i is due at start + i / rate, whatever became of those before it, and its latency counts from that
 moment: a server that stalls cannot hide how long callers would have waited (coordinated omission). Prints
-one line of JSON. UNNAMED in a body is replaced by an id that is new each time.
+one line of JSON. An UNNAMED in a body is replaced by an id that is new each time.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import asyncio
 import json
 import sys
 import time
+import uuid
 from array import array
 from collections import Counter, deque
 from dataclasses import asdict, dataclass
@@ -27,6 +28,8 @@ TICK_S = 0.001
 """The open loop looks so often for what is due; a request that is due in between waits for the next look."""
 END = b"\r\n\r\n"
 LENGTH = b"\r\ncontent-length:"
+UNNAMED = b"@" * 36
+"""Stands for an id in a body."""
 
 
 @dataclass
@@ -129,6 +132,8 @@ class Load:
             + body
             for body in Path(job.bodies).read_bytes().splitlines()
         ]
+        self._named = UNNAMED in self._requests[0]
+        self._run = uuid.uuid4().hex[:16]
         self._sent = 0
         self._idle: list[Connection] = []
         self._late: deque[float] = deque()
@@ -146,7 +151,10 @@ class Load:
 
     def _next(self) -> bytes:
         self._sent += 1
-        return self._requests[self._sent % len(self._requests)]
+        request = self._requests[self._sent % len(self._requests)]
+        if self._named:
+            return request.replace(UNNAMED, f"{self._run}{self._sent:020d}".encode())
+        return request
 
     async def run(self) -> dict[str, Any]:
         loop = asyncio.get_running_loop()
