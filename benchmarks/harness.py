@@ -231,6 +231,11 @@ def _cpu_seconds(process: psutil.Process) -> float:
     return times.user + times.system + times.children_user + times.children_system
 
 
+def cpu_of_tree(pid: int) -> float:
+    """CPU seconds that a process and those that it started have used so far."""
+    return _cpu_of_tree(psutil.Process(pid))
+
+
 def _cpu_of_tree(process: psutil.Process) -> float:
     return sum(map(_cpu_seconds, [process, *_children(process)]))
 

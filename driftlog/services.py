@@ -18,7 +18,7 @@ from pathlib import Path
 from driftlog.reach import own_tls, serving_url
 from infra.errors import InfraError
 from infra.processes import Service
-from infra.settings import HOST, Settings, SettingsError, serving_port
+from infra.settings import DURABILITIES, HOST, Settings, SettingsError, serving_port
 from streams.task import Task, TaskError
 
 OWN = ("registry", "history", "worker", "windows", "control", "trainer", "serving")
@@ -179,9 +179,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m driftlog.services", description=__doc__)
     parser.add_argument("name", choices=("supervise", *OWN, *EXTRA), metavar="NAME")
     parser.add_argument("--task", action="append", default=[], type=Path, metavar="FILE")
+    parser.add_argument("--durability", choices=DURABILITIES, help="of serving (else as set)")
     arguments = parser.parse_args(argv)
     try:
         settings = Settings.from_env(os.environ)
+        if arguments.durability:
+            settings = replace(settings, serving_durability=arguments.durability)
         tasks = load_tasks(arguments.task)
         if arguments.name == "supervise":
             from infra.supervisor import run_foreground

@@ -12,6 +12,8 @@ BROKER_PORTS = (19092, 29092, 39092)
 CONTROLLER_PORTS = (19093, 29093, 39093)
 DEVICES = ("auto", "cpu", "cuda", "emulator")
 """What may run the kernels: a GPU if there is one, the processor, a GPU, CUDA's sources on the processor."""
+DURABILITIES = ("durable", "spool")
+"""When serving answers: once the log has the events, or once a local file has them."""
 
 
 class SettingsError(ValueError):
@@ -47,6 +49,12 @@ class Settings:
     """How long a serving process that was told to stop says so before it closes its door."""
     device: str = "auto"
     """What runs the kernels on large batches: one of DEVICES."""
+    serving_durability: str = "durable"
+    """When serving answers: one of DURABILITIES."""
+    serving_spool_mb: int = 1024
+    """Most that serving spools for a log that is away, MiB; beyond it, requests are refused."""
+    serving_spool_fsync: int = 0
+    """1: an answer waits until the disk has it, and survives a loss of power; 0: it survives kill -9."""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Settings:
@@ -79,6 +87,15 @@ class Settings:
             )
         if settings.device not in DEVICES:
             raise SettingsError(f"DRIFTLOG_DEVICE={settings.device!r}: one of {', '.join(DEVICES)}")
+        if settings.serving_durability not in DURABILITIES:
+            raise SettingsError(
+                f"DRIFTLOG_SERVING_DURABILITY={settings.serving_durability!r}:"
+                f" one of {', '.join(DURABILITIES)}"
+            )
+        if settings.serving_spool_mb < 1:
+            raise SettingsError(
+                f"DRIFTLOG_SERVING_SPOOL_MB={settings.serving_spool_mb}: must be 1 or more"
+            )
         return dataclasses.replace(
             settings,
             home=settings.home.expanduser().absolute(),
@@ -147,6 +164,11 @@ class Settings:
     def artifacts(self) -> Path:
         """Content-addressed files: models and dataset snapshots."""
         return self.home / "artifacts"
+
+    @property
+    def spool(self) -> Path:
+        """Answered events on their way to the log (serving in spool mode)."""
+        return self.home / "spool"
 
     @property
     def logs(self) -> Path:

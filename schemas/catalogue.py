@@ -171,6 +171,10 @@ def task_topics(
             **_optional("route", "string"),
             "doc": "Which part of a rollout it was: '<rollout_id>/<step>/<arm>'; null outside of one.",
         },
+        {
+            **_optional("degraded", "string"),
+            "doc": "What serving did without: 'online_features' (they are null for that reason), or null.",
+        },
     )
     label = _event_record(
         "LabelObserved",

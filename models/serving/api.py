@@ -24,6 +24,7 @@ from models.serving.inference import rest as inference
 from models.serving.instances import InvalidRequest
 from models.serving.metrics import Metrics
 from models.serving.problems import Problem, as_problem, response
+from models.serving.quick import QuickPredict, Refuse
 from models.serving.service import Service
 from models.serving.which import named_task, only_task
 from streams.log import LogUnavailable
@@ -48,11 +49,12 @@ def create_app(
         docs_url=None,  # FastAPI's pages need a content delivery network
         redoc_url=None,
     )
+    refuse = _add_problems(app, service.metrics)
+    app.add_middleware(QuickPredict, service=service, refuse=refuse)
     if guards is not None:
         guards.stand_before(app)
     app.add_middleware(_Measured, metrics=service.metrics)
     app.add_middleware(Farewell, leaving=lambda: service.leaving)
-    _add_problems(app, service.metrics)
     _add_tasks(app, service)
     _add_short_forms(app, service)
     app.include_router(inference.router(service))
@@ -146,7 +148,7 @@ def _add_operations(app: FastAPI, service: Service) -> None:
         return HTMLResponse(render(app.openapi(), str(request.base_url).rstrip("/")))
 
 
-def _add_problems(app: FastAPI, metrics: Metrics) -> None:
+def _add_problems(app: FastAPI, metrics: Metrics) -> Refuse:
     complaints = Complaints(metrics)
 
     async def refuse(request: Request, error: Exception) -> Response:
@@ -183,6 +185,7 @@ def _add_problems(app: FastAPI, metrics: Metrics) -> None:
         return document
 
     app.openapi = with_problem  # type: ignore[method-assign]
+    return refuse
 
 
 class _Measured:

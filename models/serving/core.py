@@ -49,11 +49,29 @@ class Dealt:
     """The part of a request that one version answers."""
 
     who: Champion
-    indices: tuple[int, ...]
+    indices: Sequence[int]
     route: str | None
     """What PredictionMade says about it."""
     null_route: str | None = None
     """The same if `who` has no answer and the champion stands in; None: it must have one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What one caller asks of a task, and who answers it whatever is promoted meanwhile."""
+
+    champion: Champion
+    asks: Sequence[Ask]
+    parts: Sequence[Dealt] | None = None
+    """Who answers what; None: the champion everything."""
+
+    def __len__(self) -> int:
+        return len(self.asks)
+
+
+Vector = Mapping[str, Any]
+Look = Callable[[Champion, Sequence[int]], list[float | None]]
+"""Scores of a version for the instances at these places; None where it has none that is finite."""
 
 
 def predict(
@@ -68,41 +86,128 @@ def predict(
     `parts`: who answers what (default: the champion everything). Whatever a challenger does, the caller
     gets an answer: where it fails, or has no finite score, the champion's.
     """
-    vectors = [assemble(task, ask.instance, ask.time, blob) for ask in asks]
+    (found,) = predict_all(task, [Request(champion, asks, parts)], blob)
+    if isinstance(found, Exception):
+        raise found
+    return found
+
+
+def predict_all(
+    task: Task,
+    requests: Sequence[Request],
+    blob: Callable[[str], Blob | None],
+    degraded: str | None = None,
+) -> list[list[Event] | Exception]:
+    """As `predict`, for many requests with one call of each version's model; what one raises is its own.
+
+    `degraded`: what was missing for all of them, as the events say it.
+    """
+    vectors = [
+        [assemble(task, ask.instance, ask.time, blob) for ask in one.asks] for one in requests
+    ]
+    parts = [one.parts or (Dealt(one.champion, range(len(one.asks)), None),) for one in requests]
+    together = _score_together(vectors, parts)
+
+    def look(number: int) -> Look:
+        def scores(who: Champion, indices: Sequence[int]) -> list[float | None]:
+            known = together.get((id(who), number))
+            if known is None:
+                return _finite(who, [vectors[number][index] for index in indices])
+            return [known[index] for index in indices]
+
+        return scores
+
+    found: list[list[Event] | Exception] = []
+    for number, one in enumerate(requests):
+        try:
+            found.append(
+                _predicted(task, one, parts[number], vectors[number], look(number), degraded)
+            )
+        except Exception as error:
+            found.append(error)
+    return found
+
+
+def _score_together(
+    vectors: Sequence[Sequence[Vector]], parts: Sequence[Sequence[Dealt]]
+) -> dict[tuple[int, int], dict[int, float | None]]:
+    """(id of a version, number of a request) -> index -> score; without versions that failed on the whole."""
+    wanted: dict[int, tuple[Champion, list[tuple[int, int]]]] = {}
+    for number, dealt in enumerate(parts):
+        for part in dealt:
+            places = wanted.setdefault(id(part.who), (part.who, []))[1]
+            places += [(number, index) for index in part.indices]
+    found: dict[tuple[int, int], dict[int, float | None]] = {}
+    for key, (who, places) in wanted.items():
+        try:
+            scores = _finite(who, [vectors[number][index] for number, index in places])
+        except Exception:  # noqa: S112 - each request finds out for itself whether it was the reason
+            continue
+        for (number, index), score in zip(places, scores, strict=True):
+            found.setdefault((key, number), {})[index] = score
+    return found
+
+
+def _predicted(
+    task: Task,
+    request: Request,
+    parts: Sequence[Dealt],
+    vectors: Sequence[Vector],
+    look: Look,
+    degraded: str | None,
+) -> list[Event]:
+    asks = request.asks
     found: dict[int, Event] = {}
-    for part in parts or [Dealt(champion, tuple(range(len(asks))), None)]:
-        scores = _scores(part, [vectors[index] for index in part.indices])
-        again = [index for index, score in zip(part.indices, scores, strict=True) if score is None]
+
+    def made(who: Champion, index: int, score: float, route: str | None) -> None:
+        found[index] = _made(task, who, asks[index], vectors[index], score, route, degraded)
+
+    for part in parts:
+        scores = _scores(part, look)
+        again = []
         for index, score in zip(part.indices, scores, strict=True):
-            if score is not None:
-                found[index] = _made(task, part.who, asks[index], vectors[index], score, part.route)
-        stand_ins = _finite(champion, [vectors[index] for index in again]) if again else []
+            if score is None:
+                again.append(index)
+            else:
+                made(part.who, index, score, part.route)
+        if not again:
+            continue
+        stand_ins = (
+            [None] * len(again)
+            if part.null_route is None
+            else _finite(request.champion, [vectors[index] for index in again])
+        )
         for index, score in zip(again, stand_ins, strict=True):
             if score is None:
-                message = f"model {champion.version} has no finite score for these values"
+                message = f"model {request.champion.version} has no finite score for these values"
                 raise InvalidRequest([FieldError(f"instances[{index}]", message)])
-            route = part.null_route
-            found[index] = _made(task, champion, asks[index], vectors[index], score, route)
+            made(request.champion, index, score, part.null_route)
     return [found[index] for index in range(len(asks))]
 
 
-def _scores(part: Dealt, vectors: Sequence[Mapping[str, Any]]) -> list[float | None]:
+def _scores(part: Dealt, look: Look) -> list[float | None]:
     """None where a challenger has no answer; what the champion raises, it raises."""
     if part.null_route is None:
-        return _finite(part.who, vectors)
+        return look(part.who, part.indices)
     try:
-        return _finite(part.who, vectors)
+        return look(part.who, part.indices)
     except Exception:  # whatever is wrong with it, the champion stands in
-        return [None] * len(vectors)
+        return [None] * len(part.indices)
 
 
-def _finite(who: Champion, vectors: Sequence[Mapping[str, Any]]) -> list[float | None]:
+def _finite(who: Champion, vectors: Sequence[Vector]) -> list[float | None]:
     scores = [float(score) for score in who.scorer.score(vectors)]
     return [score if math.isfinite(score) else None for score in scores]
 
 
 def _made(
-    task: Task, who: Champion, ask: Ask, vector: Mapping[str, Any], score: float, route: str | None
+    task: Task,
+    who: Champion,
+    ask: Ask,
+    vector: Vector,
+    score: float,
+    route: str | None,
+    degraded: str | None,
 ) -> Event:
     threshold = task.decision_threshold if who.threshold is None else who.threshold
     data = {
@@ -114,6 +219,7 @@ def _made(
         "label": int(score >= threshold),
         "features": vector,
         "route": route,
+        "degraded": degraded,
     }
     return Event(predictions_topic(task.name), "PredictionMade", data)
 

@@ -34,8 +34,11 @@ MAX_WAITING = 50_000
 SILENCE_S = 10.0
 """A batch without an answer for so long gets a new producer: the old one may be beyond repair."""
 RETRY_S = 0.1
+SLOW_S = 0.5
+"""A partition whose batch takes so long gets no new records that could as well lie elsewhere."""
 STALLED_S = 8.0
 """A batch without its acknowledgement for so long: the log takes no writes (a failover is shorter)."""
+TRY_S = 1.0
 DOUBT_S = 20.0
 """A request that gave up casts doubt on the log for so long, unless something is acknowledged first."""
 
@@ -51,6 +54,25 @@ class EventLog(Protocol):
         """Returns when every event is acknowledged; raises LogUnavailable (then any of them may be)."""
 
 
+@dataclass(frozen=True, slots=True)
+class Record:
+    """An event as the log takes it: encoded, with its key and headers; `recorded_ms` is its timestamp."""
+
+    topic: str
+    key: bytes
+    value: bytes
+    headers: Sequence[tuple[str, bytes]]
+    recorded_ms: int
+
+
+def encoded(codec: Codec, events: Sequence[Event]) -> list[Record]:
+    """Raises InvalidEvent."""
+    now_ms = int(time.time() * 1000)
+    return [
+        Record(e.topic, codec.key(e), codec.encode(e), record_headers(e), now_ms) for e in events
+    ]
+
+
 @dataclass(slots=True)
 class _Group:
     """The events of one append."""
@@ -60,25 +82,38 @@ class _Group:
 
 
 @dataclass(slots=True)
-class _Record:
-    group: _Group
-    key: bytes
-    value: bytes
-    headers: list[tuple[str, bytes]]
-    recorded_ms: int
+class _Doubt:
+    """Whether something is known to take no writes: then one try a second goes on, the others do not wait."""
+
+    away: bool = False
+    _tried_at: float = -math.inf
+
+    def check(self, what: str) -> None:
+        """Raises LogUnavailable unless this is the try."""
+        if not self.away:
+            return
+        now = time.monotonic()
+        if now - self._tried_at < TRY_S:
+            raise LogUnavailable(f"{what} is away; it is tried every {TRY_S:.0f} s")
+        self._tried_at = now
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Lane:
     """One partition: what waits for it."""
 
     topic: str
     partition: int
-    waiting: deque[_Record] = field(default_factory=deque)
+    waiting: deque[tuple[Record, _Group]] = field(default_factory=deque)
+    doubt: _Doubt = field(default_factory=_Doubt)
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     writer: asyncio.Task[None] | None = None
     sent_at: float | None = None
     """When the batch in flight was first sent (monotonic, s)."""
+
+    @property
+    def busy(self) -> bool:
+        return self.sent_at is not None or bool(self.waiting)
 
 
 class KafkaLog:
@@ -95,6 +130,7 @@ class KafkaLog:
         self._waiting = 0
         self._discarding: set[asyncio.Task[None]] = set()
         self._gave_up_at = -math.inf
+        self._doubt = _Doubt()
         self.replaced = 0
         """Producers given up so far."""
 
@@ -108,6 +144,19 @@ class KafkaLog:
             return None
         return "writes are not acknowledged: fewer brokers than min.insync.replicas may be up"
 
+    def turn(self, topic: str, last: int) -> tuple[int, int] | None:
+        """(partition, of how many): the next after `last` whose records do not wait for long already."""
+        count = self._partitions.get(topic)
+        if count is None:
+            return None
+        late = time.monotonic() - SLOW_S
+        for step in range(1, count + 1):
+            partition = (last + step) % count
+            lane = self._lanes.get((topic, partition))
+            if lane is None or lane.sent_at is None or lane.sent_at > late:
+                return partition, count
+        return (last + 1) % count, count
+
     async def connect(self) -> None:
         """Raises KafkaError if no broker answers."""
         async with self._lock:
@@ -115,26 +164,38 @@ class KafkaLog:
 
     async def append(self, events: Sequence[Event], timeout_s: float) -> None:
         """See EventLog; raises InvalidEvent, too (then nothing was sent)."""
-        if not events:
+        await self.send(encoded(self._codec, events), timeout_s)
+
+    async def send(self, records: Sequence[Record], timeout_s: float) -> None:
+        """As `append`, of records that are encoded already."""
+        if not records:
             return
-        if self._waiting + len(events) > MAX_WAITING:
+        if self._waiting + len(records) > MAX_WAITING:
             raise LogUnavailable(f"{self._waiting} events wait for the log already")
-        encoded = [
-            (e, self._codec.key(e), self._codec.encode(e), record_headers(e)) for e in events
-        ]
-        group = _Group(len(encoded), asyncio.get_running_loop().create_future())
-        now_ms = int(time.time() * 1000)
+        group = _Group(len(records), asyncio.get_running_loop().create_future())
+        lanes: dict[_Lane, None] = {}
         try:
             async with asyncio.timeout(timeout_s):
-                for topic in {event.topic for event in events}:
-                    await self._know(topic)
-                for event, key, value, headers in encoded:
-                    self._enqueue(event.topic, _Record(group, key, value, headers, now_ms))
+                for topic in {record.topic for record in records}:
+                    if topic not in self._partitions:
+                        self._doubt.check("the log")
+                        await self._know(topic)
+                places = [(record, self._lane(record)) for record in records]
+                lanes = dict.fromkeys(lane for _, lane in places)
+                for lane in lanes:
+                    lane.doubt.check(f"partition {lane.partition} of {lane.topic}")
+                for record, lane in places:
+                    lane.waiting.append((record, group))
+                    lane.wake.set()
+                self._waiting += len(records)
                 await group.done
         except TimeoutError:
             self._gave_up_at = time.monotonic()
+            for lane in lanes:
+                lane.doubt.away = lane.doubt.away or lane.busy
+            self._doubt.away = not lanes
             message = (
-                f"{group.missing} of {len(events)} events not acknowledged in {timeout_s:.0f} s"
+                f"{group.missing} of {len(records)} events not acknowledged in {timeout_s:.0f} s"
             )
             raise LogUnavailable(message) from None
         finally:
@@ -161,19 +222,18 @@ class KafkaLog:
             producer = await self._connected()
             try:
                 self._partitions[topic] = len(await producer.partitions_for(topic))
+                self._doubt.away = False
             except KafkaError:
                 await asyncio.sleep(RETRY_S)
 
-    def _enqueue(self, topic: str, record: _Record) -> None:
+    def _lane(self, record: Record) -> _Lane:
         # The partition that librdkafka's default partitioner takes, so that all writers agree.
-        partition = zlib.crc32(record.key) % self._partitions[topic]
-        lane = self._lanes.get((topic, partition))
+        partition = zlib.crc32(record.key) % self._partitions[record.topic]
+        lane = self._lanes.get((record.topic, partition))
         if lane is None:
-            lane = self._lanes[topic, partition] = _Lane(topic, partition)
+            lane = self._lanes[record.topic, partition] = _Lane(record.topic, partition)
             lane.writer = asyncio.create_task(self._write(lane))
-        lane.waiting.append(record)
-        lane.wake.set()
-        self._waiting += 1
+        return lane
 
     async def _write(self, lane: _Lane) -> None:
         while True:
@@ -184,26 +244,27 @@ class KafkaLog:
                 lane.sent_at = time.monotonic()
                 if await self._deliver(lane, batch):
                     self._gave_up_at = -math.inf
+                    lane.doubt.away = False
                 lane.sent_at = None
                 self._waiting -= len(batch)
-                for record in batch:
-                    record.group.missing -= 1
-                    if not record.group.missing and not record.group.done.done():
-                        record.group.done.set_result(None)
+                for _, group in batch:
+                    group.missing -= 1
+                    if not group.missing and not group.done.done():
+                        group.done.set_result(None)
 
-    def _take(self, lane: _Lane) -> list[_Record]:
-        batch: list[_Record] = []
+    def _take(self, lane: _Lane) -> list[tuple[Record, _Group]]:
+        batch: list[tuple[Record, _Group]] = []
         size = 0
         while lane.waiting and len(batch) < BATCH_RECORDS and size < BATCH_BYTES // 2:
-            record = lane.waiting.popleft()
-            if record.group.done.cancelled():
+            record, group = lane.waiting.popleft()
+            if group.done.cancelled():
                 self._waiting -= 1
                 continue
-            batch.append(record)
+            batch.append((record, group))
             size += len(record.value) + 600  # key and headers
         return batch
 
-    async def _deliver(self, lane: _Lane, batch: list[_Record]) -> bool:
+    async def _deliver(self, lane: _Lane, batch: list[tuple[Record, _Group]]) -> bool:
         """Send until acknowledged; False if nobody waits any more.
 
         After a fatal error or long silence the next try has a new producer.
@@ -223,16 +284,18 @@ class KafkaLog:
             )
             await self._replace(producer)
             await asyncio.sleep(RETRY_S)
-            batch = [record for record in batch if not record.group.done.cancelled()]
+            batch = [one for one in batch if not one[1].done.cancelled()]
         return False
 
-    async def _send(self, producer: AIOKafkaProducer, lane: _Lane, batch: list[_Record]) -> None:
+    async def _send(
+        self, producer: AIOKafkaProducer, lane: _Lane, batch: list[tuple[Record, _Group]]
+    ) -> None:
         """Raises KafkaError. More than one Kafka batch only if the records are large."""
         rest = deque(batch)
         while rest:
             builder = producer.create_batch()
             while rest:
-                record = rest[0]
+                record, _ = rest[0]
                 appended = builder.append(
                     timestamp=record.recorded_ms,
                     key=record.key,

@@ -178,7 +178,7 @@ def _envelope(
 ) -> tuple[int, str | None]:
     time, event_id = now_ms, None
     if "event_time" in raw:
-        time, problem = _time(raw["event_time"], now_ms)
+        time, problem = event_time(raw["event_time"], now_ms)
         if problem:
             errors.add(f"{loc}.event_time", problem)
     if "event_id" in raw:
@@ -229,8 +229,8 @@ def _id(value: object) -> tuple[str, str]:
     return (value, "") if _is_unicode(value) else ("", "holds half a surrogate pair")
 
 
-def _time(value: object, now_ms: int) -> tuple[int, str]:
-    """ms since the epoch, or ISO 8601 (UTC if it names no zone)."""
+def event_time(value: object, now_ms: int) -> tuple[int, str]:
+    """From ms since the epoch or ISO 8601 (UTC if it names no zone) to ms; what is wrong with it, or ""."""
     if type(value) is int:
         time = value
     elif type(value) is str and len(value) <= 40:

@@ -23,6 +23,7 @@ class Metrics:
         self.predictions = self._counter(
             "predictions", "Predictions answered.", "task", "model_version"
         )
+        self.batches = self._counter("batches", "Batches scored, of one or more requests.", "task")
         self.shadows = self._counter(
             "shadow_predictions", "Answers scored in the shadow.", "task", "model_version"
         )
@@ -53,6 +54,19 @@ class Metrics:
         self.log_up = self._gauge("log_up", "1 if the log acknowledges.")
         self.online_store_up = self._gauge(
             "online_store_up", "1 if the online feature store answered last time."
+        )
+        self.spool_events = self._gauge(
+            "spool_events", "Answered events of this process that the log has not acknowledged yet."
+        )
+        self.spool_bytes = self._gauge(
+            "spool_bytes", "The same in bytes, with what processes before it left behind."
+        )
+        self.spool_age = self._gauge(
+            "spool_oldest_seconds", "How long the oldest of them waits, at most."
+        )
+        self.spool_refused = self._gauge(
+            "spool_refused",
+            "Writes that found the spool full or the disk failing, since the start.",
         )
         self.producers_replaced = self._gauge(
             "producers_replaced", "Kafka producers given up since the start."

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import time
-import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from models.serving.answers import Answer, Answers, key_of
-from models.serving.core import Champion, answer, keys_of, predict
+from models.serving.batching import Batcher
+from models.serving.core import Champion, Request, answer, keys_of, predict_all
 from models.serving.eventlog import EventLog
+from models.serving.ids import PlacedIds, Turn, unknown
 from models.serving.instances import InstanceParser, parse_labels
 from models.serving.lineup import Lineup, deal
 from models.serving.metrics import Metrics
 from models.serving.online import OnlineStore
 from models.serving.problems import Problem
 from models.serving.shadow import Shadows
+from models.serving.typed import TypedParser
+from schemas.catalogue import predictions_topic
 from schemas.event import Event
 from streams.features import Blob, blob_keys
 from streams.log import LogUnavailable
@@ -27,6 +31,36 @@ from streams.task import Ask, Task
 DEADLINE_S = 15.0
 """A request waits so long for the log: longer than a failover takes, shorter than callers' patience."""
 WITHOUT_STORE = "the online feature store was away: rates and observations are missing"
+
+
+ONLINE_FEATURES = "online_features"
+"""What PredictionMade.degraded says then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The instances of a request; `named` if the caller named each of them, so that it can be sent again."""
+
+    asks: Sequence[Ask]
+    named: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    events: Sequence[Event]
+    warnings: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _Counted:
+    """Makes ids and counts them."""
+
+    new_id: Callable[[], str]
+    made: int = 0
+
+    def __call__(self) -> str:
+        self.made += 1
+        return self.new_id()
 
 
 @dataclass(slots=True)
@@ -38,6 +72,9 @@ class Desk:
 
     task: Task
     parser: InstanceParser
+    typed: TypedParser
+    batcher: Batcher[Request, _Made]
+    ids: PlacedIds
     champion: Champion | None = None
     lineup: Lineup | None = None
     warm: dict[str, Champion] = field(default_factory=dict)
@@ -46,6 +83,10 @@ class Desk:
 
 def wall_clock_ms() -> int:
     return time.time_ns() // 1_000_000
+
+
+def ask(usual: Callable[[], str]) -> str:
+    return usual()
 
 
 async def as_made(events: Sequence[Event]) -> Sequence[Event]:
@@ -62,9 +103,12 @@ class Service:
     log: EventLog | None = None
     deadline_s: float = DEADLINE_S
     now_ms: Callable[[], int] = wall_clock_ms
-    new_id: Callable[[], str] = lambda: str(uuid.uuid4())
+    new_id: Callable[[Callable[[], str]], str] = ask
+    """From the usual maker of ids to the one that a prediction gets."""
     recall: Callable[[Sequence[Event]], Awaitable[Sequence[Event]]] = as_made
     """What an earlier try of the same request has logged, in place of what this one would."""
+    turn: Turn = unknown
+    """Where the log wants the next batch of predictions whose callers do not name them."""
     desks: dict[str, Desk] = field(init=False)
     leaving: bool = False
     """It was told to stop: it answers on, and asks callers to go elsewhere."""
@@ -73,7 +117,15 @@ class Service:
 
     def __post_init__(self) -> None:
         self.shadows = Shadows(self.metrics, lambda: self.log)
-        self.desks = {task.name: Desk(task, InstanceParser(task)) for task in self.tasks}
+        self.desks = {task.name: self._desk(task) for task in self.tasks}
+
+    def _desk(self, task: Task) -> Desk:
+        batcher: Batcher[Request, _Made] = Batcher(partial(self._score, task))
+        ids = PlacedIds(predictions_topic(task.name), self._turn)
+        return Desk(task, InstanceParser(task), TypedParser(task), batcher, ids)
+
+    def _turn(self, topic: str, last: int) -> tuple[int, int] | None:
+        return self.turn(topic, last)
 
     def desk(self, task: str) -> Desk:
         """Raises Problem 404 that names the tasks there are."""
@@ -89,45 +141,63 @@ class Service:
         and get the same answer. Raises Problem, InvalidRequest or LogUnavailable.
         """
         desk = self.desk(task)
+        ids = _Counted(partial(self.new_id, desk.ids))
+        asks = desk.parser.parse(body, self.now_ms(), ids)
+        return await self.answer(task, Asked(asks, ids.made == 0), raw)
+
+    def asked(self, task: str, raw: bytes) -> Asked | None:
+        """What a body asks for, read the quick way; None: `predict` says what is to be said about it."""
+        desk = self.desk(task)
+        ids = _Counted(partial(self.new_id, desk.ids))
+        asks = desk.typed.parse(raw, self.now_ms(), ids)
+        return None if asks is None else Asked(asks, ids.made == 0)
+
+    async def answer(self, task: str, asked: Asked, raw: bytes) -> dict[str, Any]:
+        """As `predict`, of a body that was read already."""
+        desk = self.desk(task)
+        if desk.champion is None:
+            raise Problem(503, f"no model is loaded for task {task} yet")
         # These to the end, whatever is promoted meanwhile.
         champion, lineup = desk.champion, desk.lineup
-        made: list[str] = []
-
-        def new_id() -> str:
-            made.append(self.new_id())
-            return made[-1]
-
-        asks = desk.parser.parse(body, self.now_ms(), new_id)
+        request = Request(champion, asked.asks, deal(champion, lineup, asked.asks))
+        joined = False
 
         async def prepare() -> tuple[Answer, Sequence[Event]]:
-            return await self._predict(desk.task, champion, lineup, asks)
+            nonlocal joined
+            made = await desk.batcher.join(request)
+            joined = True
+            events = await self.recall(made.events)
+            return answer(champion, events, made.warnings), events
 
         async def append(events: Sequence[Event]) -> None:
             await self._append_predictions(desk.task, lineup, events)
 
-        if made or not raw:
-            said, events = await prepare()
-            await append(events)
-            return said
         try:
+            if not asked.named or not raw:
+                said, events = await prepare()
+                await append(events)
+                return said
             async with asyncio.timeout(2 * self.deadline_s):
-                key = key_of(task, raw)
-                return await self._answers.once(key, prepare, append)
+                return await self._answers.once(key_of(task, raw), prepare, append)
         except TimeoutError:
             raise LogUnavailable("an earlier request with these event_ids still waits") from None
+        finally:
+            if joined:
+                desk.batcher.finish()
 
-    async def _predict(
-        self, task: Task, champion: Champion | None, lineup: Lineup | None, asks: Sequence[Ask]
-    ) -> tuple[Answer, Sequence[Event]]:
-        """The answer, and the events that have to be in the log before it is given."""
-        if champion is None:
-            raise Problem(503, f"no model is loaded for task {task.name} yet")
-        blob = await self.store.blobs(task.name, keys_of(task, asks))
-        parts = deal(champion, lineup, asks)
-        events = await self.recall(predict(task, champion, asks, blob or _nothing, parts))
-        if blob is None:
-            self.metrics.without_features.labels(task.name).inc()
-        return answer(champion, events, (WITHOUT_STORE,) if blob is None else ()), events
+    async def _score(self, task: Task, requests: Sequence[Request]) -> list[_Made | Exception]:
+        """What each request of a batch is answered, and the events that go into the log before it is."""
+        self.desks[task.name].ids.next_batch()
+        self.metrics.batches.labels(task.name).inc()
+        keys = keys_of(task, [ask for request in requests for ask in request.asks])
+        blobs = await self.store.blobs(task.name, keys) if keys else _nothing
+        warnings: tuple[str, ...] = ()
+        degraded = None
+        if blobs is None:
+            warnings, degraded = (WITHOUT_STORE,), ONLINE_FEATURES
+            self.metrics.without_features.labels(task.name).inc(len(requests))
+        found = predict_all(task, requests, blobs or _nothing, degraded)
+        return [one if isinstance(one, Exception) else _Made(one, warnings) for one in found]
 
     async def label(self, task: str, body: object) -> dict[str, Any]:
         """Take `{"labels": [...]}`; raises like `predict`."""

@@ -14,7 +14,6 @@ from fastapi import FastAPI
 
 from infra.settings import Settings
 from models.serving.eventlog import EventLog
-from models.serving.guards import once as idempotency
 from models.serving.guards import tls
 from models.serving.guards.access import Access
 from models.serving.guards.audit import Refusals
@@ -22,7 +21,7 @@ from models.serving.guards.calls import GuardedCalls
 from models.serving.guards.guard import Guard
 from models.serving.guards.http import Guarded
 from models.serving.guards.limits import SharedBuckets
-from models.serving.guards.once import Once, now_ms
+from models.serving.guards.once import Once, new_id, now_ms
 from models.serving.guards.settings import GuardSettings
 from models.serving.guards.shared import RedisScripts
 from models.serving.metrics import Metrics
@@ -42,11 +41,6 @@ UNSAID = 10_000
 
 class NobodyHasAKey(Exception):
     """Others can reach the service, and there is no key: it would be open to all or of no use."""
-
-
-def new_id() -> str:
-    """For `Service.new_id`: see `once`."""
-    return idempotency.new_id(lambda: str(uuid.uuid4()))
 
 
 class Guards:

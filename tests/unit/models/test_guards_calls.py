@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
@@ -59,7 +60,7 @@ class Servicer:
         await self.gate.wait()
         if self.refuses:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the log is away")
-        return Message(message.task, new_id())
+        return Message(message.task, new_id(lambda: str(uuid.uuid4())))
 
     async def stream(
         self, messages: AsyncIterator[Message], context: Any

@@ -100,6 +100,11 @@ async def test_without_the_online_store_values_are_missing_and_counted(
     (warning,) = answer.json()["warnings"]
     assert "missing" in warning
     assert log.events[0].data["features"]["wind"] is None
+    assert log.events[0].data["degraded"] == "online_features"
+    store.problem = None
+    await client.post(PREDICT, json={"instances": [flight()]})
+    assert log.events[1].data["degraded"] is None, "null for a reason of its own"
+    store.problem = "Redis does not answer"
     ready = await client.get("/readyz")
     assert ready.status_code == 200
     assert "Redis does not answer" in ready.json()["online_features"]
