@@ -16,7 +16,6 @@ from models.serving.guards.issuing import revoked
 from models.serving.guards.limits import Limit, LocalBuckets
 from models.serving.guards.needs import OPEN, of_method, of_path
 from models.serving.guards.settings import GuardSettings
-from models.serving.service import Desk
 from tests.unit.models.guard_parts import (
     PUBLIC,
     Clock,
@@ -179,7 +178,7 @@ async def test_a_request_that_takes_too_long_is_given_up() -> None:
 async def test_the_short_route_needs_the_scope_of_the_task_that_the_body_names() -> None:
     access = folded(issue(1, "flights:predict"))
     served = service()
-    served.desks["loans"] = Desk(served.tasks[0], served.desks["flights"].parser)
+    served.desks["loans"] = served.desks["flights"]
     made = guard(access=access)
     made.tasks = served.desks
     async with connect(served, made) as http:
