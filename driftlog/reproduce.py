@@ -98,6 +98,7 @@ def reproduce(
         _champion(state, version, store),
         golden,
         version.version,
+        changed_at=request.asked.get("changed_at") if request.asked else None,
     )
     decision = next(
         (

@@ -7,10 +7,14 @@
    because the newest days matter most where data drift.
 4. *Cross-fit*: two fits on alternate windows score each other's rows, so the reference of the score comes
    from rows that the scoring model did not see, over the whole training time.
+
+If the request says since when the world is another, a fit on the rows since then is tried beside the one on all
+rows, and the newest rows choose (see `models.scopes`).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib.metadata
 import inspect
@@ -39,6 +43,7 @@ from models import (
     onnx_graph,
     recipes,
     sampling,
+    scopes,
 )
 from models.dataset import Dataset, golden_rows
 from models.decision_cost import choose_threshold
@@ -102,11 +107,12 @@ def train(
     version: str,
     clock: Clock | None = None,
     checkpoints: Path | None = None,
+    changed_at: int | None = None,
 ) -> Trained:
     """Raises CannotTrain. `rows`: the snapshot, golden rows and all; `golden`: the task's golden set, if cut.
 
     Without a champion the task's prior score is the one to beat; without a `clock` no latency is measured.
-    `checkpoints`: see `recipes.fit`.
+    `checkpoints`: see `recipes.fit`. `changed_at` (ms): since when the world is believed to be another.
     """
     training = rows.where(~golden_rows(rows.ids, task.gate.golden_share))
     training = sampling.training_sample(training, task.recipe, task.window_ms)
@@ -114,12 +120,18 @@ def train(
         raise CannotTrain(
             f"{len(training)} labelled rows; {MIN_FIT_ROWS} are the least to learn from"
         )
-    cut = recent_from(task, training.times, labels_until)
-    honest = _scorer(
-        task, training.where((training.times < cut) & (training.label_times < cut)), checkpoints
-    )
+    newer, cut = _scopes(task, training, labels_until, changed_at)
+    honest = _honest(task, training, cut, checkpoints)
     recent = _judged(task, honest, champion, _fresh(task, rows, cut, champion))
+    scope = None
+    if newer is not None and changed_at is not None:
+        other = _honest(task, newer, cut, checkpoints)
+        judged = _judged(task, other, champion, recent.rows)
+        scope = scopes.compared(recent, judged, len(newer), changed_at)
+        if scope.newer:
+            training, honest, recent = newer, other, judged
     measured = metrics(recent.rows.labels, recent.challenger)
+    measured |= scope.measured if scope else {}
     told = calibration.calibration(recent.rows.labels, recent.challenger)
     if told is not None:
         measured["calibration_error"] = told.error
@@ -151,6 +163,8 @@ def train(
     )
     measured["training_rows"] = float(len(training))
     reference, bins, errors = described(task, training, checkpoints)
+    if scope is not None:
+        verdict = dataclasses.replace(verdict, reason=f"{verdict.reason}; {scope.words}")
     return Trained(version, onnx, measured, reference, len(training), verdict, bins, errors)
 
 
@@ -161,13 +175,19 @@ def before_recent(task: Task, rows: Dataset, labels_until: int) -> Dataset:
         return training
     training = sampling.training_sample(training, task.recipe, task.window_ms)
     cut = recent_from(task, training.times, labels_until)
-    return training.where((training.times < cut) & (training.label_times < cut))
+    return training.where(_known(training, cut))
 
 
-def recent_from(task: Task, times: NDArray[np.int64], labels_until: int) -> int:
-    """Where the recent window begins: `recent_days` before `labels_until`, or later if data are young."""
+def recent_from(
+    task: Task, times: NDArray[np.int64], labels_until: int, least: int = 0
+) -> int:
+    """Where the recent window begins: `recent_days` before `labels_until`, or later if data are young.
+
+    Of few rows it may take more than HELD_OUT, up to half, so that `least` lie in it.
+    """
     wanted = labels_until - task.gate.recent_days * DAY_MS
-    quantile = np.quantile(times, 1 - HELD_OUT, method="inverted_cdf")
+    share = max(HELD_OUT, min(0.5, least / max(1, len(times))))
+    quantile = np.quantile(times, 1 - share, method="inverted_cdf")
     return max(wanted, int(quantile))
 
 
@@ -193,7 +213,8 @@ def code_version() -> str:
     streams = components, derived, estimate, reference
     evaluation = calibration, evidence, gates, intervals, maturity, measures
     graphs = onnx_graph, network, foreign_graph
-    for module in (dataset, encoder, *evaluation, *graphs, sampling, *streams, this):
+    samples = sampling, scopes
+    for module in (dataset, encoder, *evaluation, *graphs, *samples, *streams, this):
         digest.update(inspect.getsource(module).encode())
     for file in sorted(Path(recipes.__file__).parent.glob("*.py")):
         digest.update(file.read_bytes())
@@ -235,6 +256,28 @@ def _costs(
 def _fit(task: Task, rows: Dataset, checkpoints: Path | None) -> bytes:
     recipe = task.recipe
     return fit(task, rows, recipe.name, recipe.parameters, recipe.seed, checkpoints)
+
+
+def _scopes(
+    task: Task, training: Dataset, labels_until: int, changed_at: int | None
+) -> tuple[Dataset | None, int]:
+    """The rows since the change, if enough to fit and to judge by, and where the recent window begins."""
+    least = task.gate.min_rows
+    newer = scopes.since_change(training, changed_at, 2 * least)
+    if newer is not None:
+        cut = recent_from(task, newer.times, labels_until, least)
+        if int(_known(newer, cut).sum()) >= MIN_FIT_ROWS:
+            return newer, cut
+    return None, recent_from(task, training.times, labels_until)
+
+
+def _known(rows: Dataset, cut: int) -> NDArray[np.bool_]:
+    """Rows whose labels were known when the recent window began."""
+    return (rows.times < cut) & (rows.label_times < cut)
+
+
+def _honest(task: Task, training: Dataset, cut: int, checkpoints: Path | None) -> Scorer:
+    return _scorer(task, training.where(_known(training, cut)), checkpoints)
 
 
 def _scorer(task: Task, rows: Dataset, checkpoints: Path | None) -> Scorer:

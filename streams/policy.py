@@ -79,6 +79,8 @@ class PolicyState:
     """Labels since the last change began."""
     changed_before: int = 0
     """As many of them were known at the last request."""
+    changed_at: int | None = None
+    """Start of the first window that told of it (ms)."""
     alerts: set[str] = field(default_factory=set)
     checked: dict[str, int] = field(default_factory=dict)
     """Version -> the last window whose quality was checked."""
@@ -180,6 +182,7 @@ class RetrainReactor:
             facts,
             drift_vote=facts is not None and facts.votes(self.task),
             performance_vote=measured.votes(self.task),
+            sure=measured.sure(self.task),
         )
         state.history = [*state.history, verdict][-self.task.retrain.of_windows :]
         self._vote(state, measured)
@@ -211,6 +214,8 @@ class RetrainReactor:
         performance_votes = sum(verdict.performance_vote for verdict in history)
         drift = drift_sentence(history, self.task)
         performance = performance_sentence(history, self.task)
+        if history[-1].sure:
+            performance_votes = max(performance_votes, needed)
         for subject, votes, message in (
             ("drift", drift_votes, drift),
             ("performance", performance_votes, performance),
@@ -295,6 +300,7 @@ class RetrainReactor:
                 actor="policy",
                 labels_until=measured.time,
                 evidence=numbers,
+                changed_at=state.changed_at if policy.since_change else None,
             )
         )
 
@@ -309,6 +315,7 @@ class RetrainReactor:
             state.changed = sum(verdict.measured.labelled for verdict in losing)
             state.follow_ups = self.task.retrain.follow_ups
             state.changed_under = measured.version
+            state.changed_at = losing[0].measured.start
         elif trigger == "follow_up":
             state.follow_ups -= 1
         state.changed_before = state.changed

@@ -11,6 +11,7 @@ from streams.task import Task
 NAMED_COLUMNS = 3
 """Columns that a sentence names; the evidence has up to EVIDENCE_COLUMNS."""
 EVIDENCE_COLUMNS = 20
+LEAST_ALLOWED = 1e-6
 
 
 @dataclass(slots=True)
@@ -85,6 +86,16 @@ class Measured:
         """True if the loss passed its threshold or Page-Hinkley raised an alarm, with enough labels."""
         return self.labelled >= task.drift.min_rows and (self.degraded or self.change_detected)
 
+    def sure(self, task: Task) -> bool:
+        """True if the loss is so high that no second window is needed."""
+        least = task.retrain.sure_at
+        if least is None or self.log_loss is None:
+            return False
+        if self.threshold is None or self.expected is None or self.labelled < task.drift.min_rows:
+            return False
+        allowed = max(self.threshold - self.expected, LEAST_ALLOWED)
+        return self.log_loss - self.expected >= least * allowed
+
     def __str__(self) -> str:
         if self.log_loss is None or self.threshold is None or self.expected is None:
             return "no log-loss"
@@ -103,6 +114,8 @@ class Verdict:
     drift: DriftFacts | None
     drift_vote: bool
     performance_vote: bool
+    sure: bool = False
+    """Whether its loss suffices alone."""
 
 
 def drift_sentence(history: Sequence[Verdict], task: Task) -> str:
