@@ -98,7 +98,7 @@ def reproduce(
         _champion(state, version, store),
         golden,
         version.version,
-        changed_at=request.asked.get("changed_at") if request.asked else None,
+        tried_since=request.asked.get("tried_since", ()) if request.asked else (),
     )
     decision = next(
         (

@@ -247,6 +247,8 @@ def _policies(task: Task, found: _Found) -> None:
     found.whole("retrain.retry_labels", retrain.retry_labels, 1)
     if retrain.sure_at is not None:
         found.real("retrain.sure_at", retrain.sure_at, 1)
+    if retrain.refresh is not None:
+        found.real("retrain.refresh", retrain.refresh, 0.01)
     since_change: object = retrain.since_change
     if type(since_change) is not bool:
         found.add("retrain.since_change", f"must be True or False, not {since_change!r}")

@@ -1,74 +1,88 @@
-"""Which rows a challenger learns from: all of the training time, or those since the world changed (pure).
+"""Which rows a challenger learns from: all of the training time, or only those since the world changed (pure).
 
 A training set that spans a change teaches two worlds at once, and a calendar's models are such a mixture for
 as long as the training time is. Few rows of the new world are often worth more, and soon; but not always: the
-change may be small, passed, or none. So nobody assumes it: both are fitted without the newest rows, and
-these decide (a hold-out choice between windows, as in Klinkenberg & Joachims, Detecting Concept Drift with
-Support Vector Machines, ICML 2000).
+change may be small, passed, or none. So nobody assumes it: fits on each are made without the newest rows, and
+these choose (the window size of Klinkenberg & Joachims, Detecting Concept Drift with Support Vector Machines,
+ICML 2000). Fewer rows must be better beyond chance; else all of them are the better bet.
 """
 
 from __future__ import annotations
 
+import math
+import statistics
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from models import gates
 from models.dataset import Dataset
-from models.evidence import Judged
 
-SINCE_CHANGE = "since_change_log_loss"
-ALL_ROWS = "all_rows_log_loss"
-CHANGED_AT = "changed_at"
+SURE = statistics.NormalDist().inv_cdf(0.99)
+"""One-sided: so sure must the newest rows be that fewer rows teach more."""
+ALL_ROWS, SHORTER, SINCE = "all_rows_log_loss", "shorter_log_loss", "trained_since"
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
-    """Mean log-loss, on the same held-out rows, of the honest fits on all rows and on those since a change."""
+class Scope:
+    """Mean log-losses on the same held-out rows: of the fit on all rows, and of the best on fewer.
 
+    `chosen`: the rows to learn from, None for all; `since` (ms): when the fewer begin; `cut` (ms): when the
+    held-out rows do.
+    """
+
+    chosen: Dataset | None
     all_rows: float
-    since_change: float
+    shorter: float
     rows: int
-    """Training rows since the change."""
-    changed_at: int
-
-    @property
-    def newer(self) -> bool:
-        return self.since_change < self.all_rows
+    since: int
+    cut: int
 
     @property
     def measured(self) -> dict[str, float]:
-        """What ModelRegistered keeps of it; `changed_at` (ms) only if the rows since then were chosen."""
-        found = {ALL_ROWS: self.all_rows, SINCE_CHANGE: self.since_change}
-        return found | ({CHANGED_AT: float(self.changed_at)} if self.newer else {})
+        """What ModelRegistered keeps of it; when the rows begin (ms) only if fewer were chosen."""
+        found = {ALL_ROWS: self.all_rows, SHORTER: self.shorter}
+        return found | ({SINCE: float(self.since)} if self.chosen is not None else {})
 
     @property
     def words(self) -> str:
-        """E.g. 'learned from the 1,012 rows since the change: log-loss 0.4101 (0.6512 with all rows)'."""
-        if self.newer:
+        """E.g. 'learned from the newest 1,012 rows: log-loss 0.4101 (0.6512 from all rows)'."""
+        newest = f"the newest {self.rows:,} rows"
+        if self.chosen is not None:
             return (
-                f"learned from the {self.rows:,} rows since the change: log-loss"
-                f" {self.since_change:.4f} ({self.all_rows:.4f} with all rows)"
+                f"learned from {newest}: log-loss {self.shorter:.4f} ({self.all_rows:.4f} from all)"
             )
         return (
-            f"learned from all rows: log-loss {self.all_rows:.4f} ({self.since_change:.4f} with the"
-            f" {self.rows:,} since the change)"
+            f"learned from all rows: log-loss {self.all_rows:.4f} ({self.shorter:.4f} from {newest})"
         )
 
 
-def since_change(training: Dataset, changed_at: int | None, least: int) -> Dataset | None:
-    """The rows since the change; None if there is none, if they are all rows, or fewer than `least`."""
-    if changed_at is None:
-        return None
-    newer = training.times >= changed_at
-    found = int(newer.sum())
-    return training.where(newer) if least <= found < len(training) else None
+def shorter(training: Dataset, since: Iterable[int], least: int) -> list[Dataset]:
+    """The rows since each time, most rows first; not those that are all rows or fewer than `least`."""
+    found = [training.where(training.times >= time) for time in sorted(set(since))]
+    return [rows for rows in found if least <= len(rows) < len(training)]
 
 
-def compared(all_rows: Judged, since: Judged, rows: int, changed_at: int) -> Compared:
-    """Both fits on the same rows; `rows`: that there are since the change."""
-    labels = all_rows.rows.labels
-    return Compared(
-        gates.log_loss(labels, all_rows.challenger),
-        gates.log_loss(labels, since.challenger),
-        rows,
-        changed_at,
+def choose(
+    labels: NDArray[np.integer],
+    scored: Sequence[NDArray[np.float64]],
+    tried: Sequence[Dataset],
+    cut: int,
+) -> Scope:
+    """`scored`: what the fit on all rows says of the held-out rows, then what those on each of `tried` say."""
+    losses = [gates.losses(labels, scores) for scores in scored]
+    means = [float(each.mean()) if len(each) else 0.0 for each in losses]
+    best = min(range(1, len(means)), key=lambda place: (means[place], place))
+    gain = losses[0] - losses[best]
+    spread = float(gain.std()) / math.sqrt(max(1, len(gain)))
+    rows = tried[best - 1]
+    return Scope(
+        chosen=rows if len(gain) and gain.mean() > SURE * spread else None,
+        all_rows=round(means[0], gates.DECIMALS),
+        shorter=round(means[best], gates.DECIMALS),
+        rows=len(rows),
+        since=int(rows.times.min()),
+        cut=cut,
     )

@@ -8,8 +8,8 @@
 4. *Cross-fit*: two fits on alternate windows score each other's rows, so the reference of the score comes
    from rows that the scoring model did not see, over the whole training time.
 
-If the request says since when the world is another, a fit on the rows since then is tried beside the one on all
-rows, and the newest rows choose (see `models.scopes`).
+If the request says since when the world may be another, fits on the rows since then are tried beside the one on
+all rows, and the newest rows choose (see `models.scopes`).
 """
 
 from __future__ import annotations
@@ -107,12 +107,12 @@ def train(
     version: str,
     clock: Clock | None = None,
     checkpoints: Path | None = None,
-    changed_at: int | None = None,
+    tried_since: Sequence[int] = (),
 ) -> Trained:
     """Raises CannotTrain. `rows`: the snapshot, golden rows and all; `golden`: the task's golden set, if cut.
 
     Without a champion the task's prior score is the one to beat; without a `clock` no latency is measured.
-    `checkpoints`: see `recipes.fit`. `changed_at` (ms): since when the world is believed to be another.
+    `checkpoints`: see `recipes.fit`. `tried_since` (ms): fits on the rows since each are tried, too.
     """
     training = rows.where(~golden_rows(rows.ids, task.gate.golden_share))
     training = sampling.training_sample(training, task.recipe, task.window_ms)
@@ -120,16 +120,13 @@ def train(
         raise CannotTrain(
             f"{len(training)} labelled rows; {MIN_FIT_ROWS} are the least to learn from"
         )
-    newer, cut = _scopes(task, training, labels_until, changed_at)
+    scope = _scope(task, rows, training, labels_until, tried_since, checkpoints)
+    if scope is not None and scope.chosen is not None:
+        training, cut = scope.chosen, scope.cut
+    else:
+        cut = recent_from(task, training.times, labels_until)
     honest = _honest(task, training, cut, checkpoints)
     recent = _judged(task, honest, champion, _fresh(task, rows, cut, champion))
-    scope = None
-    if newer is not None and changed_at is not None:
-        other = _honest(task, newer, cut, checkpoints)
-        judged = _judged(task, other, champion, recent.rows)
-        scope = scopes.compared(recent, judged, len(newer), changed_at)
-        if scope.newer:
-            training, honest, recent = newer, other, judged
     measured = metrics(recent.rows.labels, recent.challenger)
     measured |= scope.measured if scope else {}
     told = calibration.calibration(recent.rows.labels, recent.challenger)
@@ -258,17 +255,31 @@ def _fit(task: Task, rows: Dataset, checkpoints: Path | None) -> bytes:
     return fit(task, rows, recipe.name, recipe.parameters, recipe.seed, checkpoints)
 
 
-def _scopes(
-    task: Task, training: Dataset, labels_until: int, changed_at: int | None
-) -> tuple[Dataset | None, int]:
-    """The rows since the change, if enough to fit and to judge by, and where the recent window begins."""
+def _scope(
+    task: Task,
+    rows: Dataset,
+    training: Dataset,
+    labels_until: int,
+    tried_since: Sequence[int],
+    checkpoints: Path | None,
+) -> scopes.Scope | None:
+    """What came of shorter training times; None if there are none with rows enough to fit and to judge by.
+
+    All fits are made without the recent window of the shortest, and judged there.
+    """
     least = task.gate.min_rows
-    newer = scopes.since_change(training, changed_at, 2 * least)
-    if newer is not None:
-        cut = recent_from(task, newer.times, labels_until, least)
-        if int(_known(newer, cut).sum()) >= MIN_FIT_ROWS:
-            return newer, cut
-    return None, recent_from(task, training.times, labels_until)
+    tried = scopes.shorter(training, tried_since, 2 * least)
+    while tried:
+        cut = recent_from(task, tried[-1].times, labels_until, least)
+        if int(_known(tried[-1], cut).sum()) >= MIN_FIT_ROWS:
+            break
+        tried.pop()
+    if not tried:
+        return None
+    fresh = rows.where(rows.times >= cut)
+    fits = [_honest(task, each, cut, checkpoints) for each in (training, *tried)]
+    scored = [fit.score_columns(fresh.columns, len(fresh)) for fit in fits]
+    return scopes.choose(fresh.labels, scored, tried, cut)
 
 
 def _known(rows: Dataset, cut: int) -> NDArray[np.bool_]:

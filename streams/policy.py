@@ -20,7 +20,7 @@ from schemas.catalogue import (
 )
 from schemas.event import Event, derive
 from streams.canonical import transient
-from streams.task import HOUR_MS, LABEL, Task
+from streams.task import DAY_MS, HOUR_MS, LABEL, Task
 from streams.verdict import (
     DriftFacts,
     Measured,
@@ -33,6 +33,8 @@ from streams.verdict import (
 )
 
 FOLLOW_UP_GROWTH = 1.5
+REFRESHED = (0.25, 0.5)
+"""Newest shares of the training time that a refresh tries alone."""
 WAITING_WINDOWS = 4096
 """Windows that may wait for the other topic: more than ten years of days."""
 
@@ -79,8 +81,10 @@ class PolicyState:
     """Labels since the last change began."""
     changed_before: int = 0
     """As many of them were known at the last request."""
-    changed_at: int | None = None
-    """Start of the first window that told of it (ms)."""
+    tried_since: list[int] = field(default_factory=list)
+    """When it may have begun (ms)."""
+    gain_from: float | None = None
+    """Mean log-loss of the version that answered when a refresh was asked for; its successor may do better."""
     alerts: set[str] = field(default_factory=set)
     checked: dict[str, int] = field(default_factory=dict)
     """Version -> the last window whose quality was checked."""
@@ -102,6 +106,11 @@ class RetrainReactor:
         self.task = task
         self.name = f"{task.name}.policy"
         self._width = task.window_ms
+        self._memory = task.recipe.training_days * DAY_MS
+        days = task.recipe.training_days * (task.retrain.refresh or 0)
+        self._refresh_sentence = (
+            f"no training for {days:g} of the {task.recipe.training_days} days that one reads"
+        )
 
     def initial(self) -> PolicyState:
         return PolicyState()
@@ -205,8 +214,17 @@ class RetrainReactor:
             if state.version and not newer and not silent:
                 return False
             state.version, state.history = measured.version, []
+            self._succeeded(state, measured)
         state.last_window = measured.start
         return True
+
+    def _succeeded(self, state: PolicyState, measured: Measured) -> None:
+        """A refreshed model that is far better than the one before tells of a change that no loss told of."""
+        before, state.gain_from = state.gain_from, None
+        if before is None or measured.expected is None:
+            return
+        if measured.expected * self.task.retrain.max_log_loss_ratio < before:
+            state.follow_ups = self.task.retrain.follow_ups
 
     def _vote(self, state: PolicyState, measured: Measured) -> None:
         history, needed = state.history, self.task.retrain.votes
@@ -235,6 +253,8 @@ class RetrainReactor:
             reason = follow_up_sentence(state.changed_before, state.changed)
         elif self._has_grown(state):
             trigger, reason = "growth", growth_sentence(state.labels_before, state.labels)
+        elif self._is_stale(state, measured):
+            trigger, reason = "refresh", self._refresh_sentence
         else:
             return
         self._request(state, measured, trigger, reason, evidence(history, state.labels))
@@ -260,6 +280,15 @@ class RetrainReactor:
             growth is not None
             and state.labels_before > 0
             and state.labels >= growth * state.labels_before
+        )
+
+    def _is_stale(self, state: PolicyState, measured: Measured) -> bool:
+        """True if much of what the newest training read is not what a training now would read."""
+        share = self.task.retrain.refresh
+        return (
+            share is not None
+            and state.requested_at is not None
+            and measured.time >= state.requested_at + share * self._memory
         )
 
     def _request(
@@ -300,7 +329,7 @@ class RetrainReactor:
                 actor="policy",
                 labels_until=measured.time,
                 evidence=numbers,
-                changed_at=state.changed_at if policy.since_change else None,
+                tried_since=list(state.tried_since) if policy.since_change else [],
             )
         )
 
@@ -315,7 +344,13 @@ class RetrainReactor:
             state.changed = sum(verdict.measured.labelled for verdict in losing)
             state.follow_ups = self.task.retrain.follow_ups
             state.changed_under = measured.version
-            state.changed_at = losing[0].measured.start
+            state.tried_since = [losing[0].measured.start]
+            state.gain_from = None
+        elif trigger == "refresh":
+            state.tried_since = [measured.time - round(s * self._memory) for s in REFRESHED]
+            state.changed, state.changed_under = state.labels, measured.version
+            state.follow_ups = 0
+            state.gain_from = _mean_loss(state.history)
         elif trigger == "follow_up":
             state.follow_ups -= 1
         state.changed_before = state.changed
@@ -359,6 +394,11 @@ class RetrainReactor:
                 **fields,
             )
         )
+
+
+def _mean_loss(history: Sequence[Verdict]) -> float | None:
+    losses = [v.measured.log_loss for v in history if v.measured.log_loss is not None]
+    return sum(losses) / len(losses) if losses else None
 
 
 def _number(version: str) -> int:

@@ -146,7 +146,8 @@ class RetrainPolicy:
     better model, another is made after `retry_labels` more labels, cooldown or not; drift that a new model
     did not help against is no reason any more. Without any vote, `growth` times as many new labels as were
     known at the last request are a reason, too (None: never): a young model has more to gain from data
-    than from the newest data.
+    than from the newest data. So is a share of `refresh` of the training time that has passed since (None:
+    never): a world that has become easier raises nobody's loss; the newest quarter and half are tried alone.
     """
 
     first_labels: int = 5_000
@@ -161,6 +162,7 @@ class RetrainPolicy:
     retry_labels: int = 500
     sure_at: float | None = 2.0
     since_change: bool = True
+    refresh: float | None = 0.5
 
 
 @dataclass(frozen=True, slots=True)

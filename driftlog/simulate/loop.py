@@ -115,7 +115,7 @@ class Trainer:
         try:
             made = train(
                 *(self._task, rows, until, self.champion, self._golden, version),
-                changed_at=asked.get("changed_at"),
+                tried_since=asked.get("tried_since", ()),
             )
         except CannotTrain as error:
             return [], done(False, str(error)), None
