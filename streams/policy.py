@@ -33,6 +33,8 @@ from streams.verdict import (
 )
 
 FOLLOW_UP_GROWTH = 1.5
+APART = 0.1
+"""Relative difference of two versions' losses that is more than a window's noise."""
 REFRESHED = (0.25, 0.5)
 """Newest shares of the training time that a refresh tries alone."""
 WAITING_WINDOWS = 4096
@@ -83,6 +85,8 @@ class PolicyState:
     """As many of them were known at the last request."""
     tried_since: list[int] = field(default_factory=list)
     """When it may have begun (ms)."""
+    refreshed: bool = False
+    """Whether the last request was a refresh: it claimed nothing, so a claim need not wait after it."""
     gain_from: float | None = None
     """Mean log-loss of the version that answered when a refresh was asked for; its successor may do better."""
     alerts: set[str] = field(default_factory=set)
@@ -219,11 +223,11 @@ class RetrainReactor:
         return True
 
     def _succeeded(self, state: PolicyState, measured: Measured) -> None:
-        """A refreshed model that is far better than the one before tells of a change that no loss told of."""
+        """A refreshed model that expects another loss than the one before had tells of a change."""
         before, state.gain_from = state.gain_from, None
         if before is None or measured.expected is None:
             return
-        if measured.expected * self.task.retrain.max_log_loss_ratio < before:
+        if abs(measured.expected - before) > APART * before:
             state.follow_ups = self.task.retrain.follow_ups
 
     def _vote(self, state: PolicyState, measured: Measured) -> None:
@@ -291,6 +295,11 @@ class RetrainReactor:
             and measured.time >= state.requested_at + share * self._memory
         )
 
+    def _newest(self, state: PolicyState, measured: Measured) -> int:
+        """Labels of the shortest time that a refresh tries, by their rate since the last request."""
+        since = measured.time - (state.requested_at or 0)
+        return round(state.labels * min(1.0, REFRESHED[0] * self._memory / max(1, since)))
+
     def _request(
         self,
         state: PolicyState,
@@ -301,7 +310,7 @@ class RetrainReactor:
     ) -> None:
         policy = self.task.retrain
         soon = trigger == "follow_up" or (
-            trigger == "performance" and self._stayed(state, measured)
+            trigger == "performance" and (state.refreshed or self._stayed(state, measured))
         )
         least = policy.retry_labels if soon else policy.new_labels
         if state.labels < least and trigger != "first_labels":
@@ -314,6 +323,7 @@ class RetrainReactor:
         self._note_change(state, measured, trigger)
         state.labels_before += state.labels
         state.labels, state.requested_at = 0, measured.time
+        state.refreshed = trigger == "refresh"
         state.due.append(
             derive(
                 RETRAIN_REQUESTS,
@@ -348,7 +358,7 @@ class RetrainReactor:
             state.gain_from = None
         elif trigger == "refresh":
             state.tried_since = [measured.time - round(s * self._memory) for s in REFRESHED]
-            state.changed, state.changed_under = state.labels, measured.version
+            state.changed, state.changed_under = self._newest(state, measured), measured.version
             state.follow_ups = 0
             state.gain_from = _mean_loss(state.history)
         elif trigger == "follow_up":
