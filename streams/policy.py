@@ -87,8 +87,8 @@ class PolicyState:
     """When it may have begun (ms)."""
     refreshed: bool = False
     """Whether the last request was a refresh: it claimed nothing, so a claim need not wait after it."""
-    gain_from: float | None = None
-    """Mean log-loss of the version that answered when a refresh was asked for; its successor may do better."""
+    loss_before: float | None = None
+    """Mean log-loss of the version that answered when the last request, a refresh, was made."""
     alerts: set[str] = field(default_factory=set)
     checked: dict[str, int] = field(default_factory=dict)
     """Version -> the last window whose quality was checked."""
@@ -223,8 +223,11 @@ class RetrainReactor:
         return True
 
     def _succeeded(self, state: PolicyState, measured: Measured) -> None:
-        """A refreshed model that expects another loss than the one before had tells of a change."""
-        before, state.gain_from = state.gain_from, None
+        """A refreshed model that expects another loss than the one before had tells of a change.
+
+        Its request tried the newest rows alone, so what came of it knows of a change that no vote told of.
+        """
+        before, state.loss_before = state.loss_before, None
         if before is None or measured.expected is None:
             return
         if abs(measured.expected - before) > APART * before:
@@ -237,7 +240,7 @@ class RetrainReactor:
         drift = drift_sentence(history, self.task)
         performance = performance_sentence(history, self.task)
         if history[-1].sure:
-            performance_votes = max(performance_votes, needed)
+            performance_votes = needed
         for subject, votes, message in (
             ("drift", drift_votes, drift),
             ("performance", performance_votes, performance),
@@ -330,7 +333,7 @@ class RetrainReactor:
                 "RetrainRequested",
                 *(self.task.name, measured.end),
                 # another version's window of the same end may have asked before
-                *((trigger, measured.version) if trigger == "follow_up" else ()),
+                *((trigger, measured.version) if trigger in ("follow_up", "refresh") else ()),
                 time=measured.time,
                 caused_by=measured.event_id,
                 task=self.task.name,
@@ -347,6 +350,7 @@ class RetrainReactor:
         """A loss that rose began to change with the first window in sight that says so.
 
         Unless every window in sight says so since the last request was in vain: then it is the same change.
+        A refresh knows of none: if there was one, it lies within the newest part of the training time.
         """
         losing = [verdict for verdict in state.history if verdict.performance_vote]
         same = self._stayed(state, measured) and len(losing) == len(state.history)
@@ -355,14 +359,13 @@ class RetrainReactor:
             state.follow_ups = self.task.retrain.follow_ups
             state.changed_under = measured.version
             state.tried_since = [losing[0].measured.start]
-            state.gain_from = None
         elif trigger == "refresh":
             state.tried_since = [measured.time - round(s * self._memory) for s in REFRESHED]
             state.changed, state.changed_under = self._newest(state, measured), measured.version
             state.follow_ups = 0
-            state.gain_from = _mean_loss(state.history)
         elif trigger == "follow_up":
             state.follow_ups -= 1
+        state.loss_before = _mean_loss(state.history) if trigger == "refresh" else None
         state.changed_before = state.changed
         state.asked_for = measured.version
 

@@ -137,9 +137,11 @@ def drift_sentence(history: Sequence[Verdict], task: Task) -> str:
 
 
 def performance_sentence(history: Sequence[Verdict], task: Task) -> str:
-    """E.g. 'log-loss 0.512 > 0.497, too high in 2 of the last 3 days'."""
+    """E.g. 'log-loss 0.512 > 0.497, a vote in 2 of the last 3 days'."""
     voting = [verdict.measured for verdict in history if verdict.performance_vote]
     of_windows = _windows(len(history), task)
+    if len(voting) < task.retrain.votes and history[-1].sure:
+        return f"{voting[-1]}, so far beyond chance that one {_word(task)} suffices"
     if not voting:
         return f"log-loss as expected in the last {of_windows}"
     return f"{voting[-1]}, a vote in {len(voting)} of the last {of_windows}"
@@ -184,6 +186,10 @@ def evidence(history: Sequence[Verdict], labels: int) -> dict[str, float]:
 
 
 def _windows(count: int, task: Task) -> str:
+    return f"{count} {_word(task)}s" if count != 1 else _word(task)
+
+
+
+def _word(task: Task) -> str:
     hours = task.drift.window_hours
-    word = "day" if hours == 24 else f"{hours:g}-hour window"
-    return f"{count} {word}s" if count != 1 else word
+    return "day" if hours == 24 else f"{hours:g}-hour window"
