@@ -1,4 +1,4 @@
-"""Which rows a challenger learns from: all of the training time, or only those since the world changed (pure).
+"""Which rows a challenger learns from: all of its training time, or those since the world changed (pure).
 
 A training set that spans a change teaches two worlds at once, and a calendar's models are such a mixture for
 as long as the training time is. Few rows of the new world are often worth more, and soon; but not always: the
@@ -54,9 +54,7 @@ class Scope:
             return (
                 f"learned from {newest}: log-loss {self.shorter:.4f} ({self.all_rows:.4f} from all)"
             )
-        return (
-            f"learned from all rows: log-loss {self.all_rows:.4f} ({self.shorter:.4f} from {newest})"
-        )
+        return f"learned from all rows: log-loss {self.all_rows:.4f} ({self.shorter:.4f} from {newest})"
 
 
 def shorter(training: Dataset, since: Iterable[int], least: int) -> list[Dataset]:
@@ -71,15 +69,15 @@ def choose(
     tried: Sequence[Dataset],
     cut: int,
 ) -> Scope:
-    """`scored`: what the fit on all rows says of the held-out rows, then what those on each of `tried` say."""
+    """`labels`: of the held-out rows, at least one. `scored`: the held-out rows' scores by the fit on all rows, then by those on each of `tried`."""
     losses = [gates.losses(labels, scores) for scores in scored]
-    means = [float(each.mean()) if len(each) else 0.0 for each in losses]
+    means = [float(each.mean()) for each in losses]
     best = min(range(1, len(means)), key=lambda place: (means[place], place))
     gain = losses[0] - losses[best]
-    spread = float(gain.std()) / math.sqrt(max(1, len(gain)))
+    spread = float(gain.std()) / math.sqrt(len(gain))
     rows = tried[best - 1]
     return Scope(
-        chosen=rows if len(gain) and gain.mean() > SURE * spread else None,
+        chosen=rows if gain.mean() > SURE * spread else None,
         all_rows=round(means[0], gates.DECIMALS),
         shorter=round(means[best], gates.DECIMALS),
         rows=len(rows),

@@ -8,8 +8,8 @@
 4. *Cross-fit*: two fits on alternate windows score each other's rows, so the reference of the score comes
    from rows that the scoring model did not see, over the whole training time.
 
-If the request says since when the world may be another, fits on the rows since then are tried beside the one on
-all rows, and the newest rows choose (see `models.scopes`).
+If the request says since when the world may be another, fits on the rows since then are tried beside the one
+on all rows, and the newest rows choose (see `models.scopes`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import importlib.metadata
 import inspect
 import platform
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -175,9 +175,7 @@ def before_recent(task: Task, rows: Dataset, labels_until: int) -> Dataset:
     return training.where(_known(training, cut))
 
 
-def recent_from(
-    task: Task, times: NDArray[np.int64], labels_until: int, least: int = 0
-) -> int:
+def recent_from(task: Task, times: NDArray[np.int64], labels_until: int, least: int = 0) -> int:
     """Where the recent window begins: `recent_days` before `labels_until`, or later if data are young.
 
     Of few rows it may take more than HELD_OUT, up to half, so that `least` lie in it.

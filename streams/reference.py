@@ -122,9 +122,9 @@ def swing_limit(column: Mapping[str, Any], n_columns: int, policy: DriftPolicy) 
     room for windows of which few lie far out. References of before that say `swing` alone.
 
     A derived column is a square: a level d of what it is made of moves its PSI by a multiple of d^4 beyond
-    chance. For normal levels of deviation s that is 3 s^4 in the mean, and d^2 / s^2 of the next window, s being
-    estimated from W, goes by F(1, W - 1) = t^2: so the mean excess / 3 * t^4, t at alpha / 2, is a limit as
-    well, and the larger one counts. A dozen windows hardly show so long a tail.
+    chance. For normal levels of deviation s that is 3 s^4 in the mean (Isserlis 1918), and d^2 / s^2 of the
+    next window, s being estimated from W, goes by F(1, W - 1) = t^2: so the mean excess / 3 * t^4, t at
+    alpha / 2, is a limit as well, and the larger one counts. A dozen windows hardly show so long a tail.
     """
     windows = int(column.get("swing_windows", 0))
     if windows < MIN_WINDOWS:
@@ -302,8 +302,8 @@ def _persistence(counts: NDArray[np.int64], whole: NDArray[np.int64], squared: b
     With the autocorrelation r of successive windows the mean of W of them is worth that of W / k, with
     k = (1 + r) / (1 - r): the whole lies nearer to its own windows and further from the next. In units
     of independent windows' distances that is a factor of (1 + k/W) / (1 - k/W), over the same at k = 1. r is
-    that of all bins together, its bias (1 + 3 r) / W (Kendall 1954) taken off; of squares of what moves it is the
-    square of that one's (Granger & Newbold 1976), so its root is taken.
+    that of all bins together, its bias (1 + 3 r) / W (Kendall 1954) taken off; of squares it is the square of
+    that of what moves (Granger & Newbold 1976), so its root is taken.
     """
     filled = whole > 0
     share = whole[filled] / whole.sum()

@@ -189,7 +189,6 @@ def _windows(count: int, task: Task) -> str:
     return f"{count} {_word(task)}s" if count != 1 else _word(task)
 
 
-
 def _word(task: Task) -> str:
     hours = task.drift.window_hours
     return "day" if hours == 24 else f"{hours:g}-hour window"

@@ -34,9 +34,7 @@ TASK = Task(
     ),
 )
 POLICY = RetrainReactor(TASK)
-REFRESHING = RetrainReactor(
-    replace(TASK, retrain=replace(TASK.retrain, refresh=0.1, follow_ups=1))
-)
+REFRESHING = RetrainReactor(replace(TASK, retrain=replace(TASK.retrain, refresh=0.1, follow_ups=1)))
 """Once in six days, a tenth of the training time."""
 
 
