@@ -69,7 +69,9 @@ def choose(
     tried: Sequence[Dataset],
     cut: int,
 ) -> Scope:
-    """`labels`: of the held-out rows, at least one. `scored`: the held-out rows' scores by the fit on all rows, then by those on each of `tried`."""
+    """`labels`: of the held-out rows, at least one; `scored`: their scores by the fit on all rows, then by
+    those on each of `tried`.
+    """
     losses = [gates.losses(labels, scores) for scores in scored]
     means = [float(each.mean()) for each in losses]
     best = min(range(1, len(means)), key=lambda place: (means[place], place))

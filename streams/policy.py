@@ -208,7 +208,8 @@ class RetrainReactor:
         known = f"{state.labels} {'more ' if again else ''}predictions have their labels"
         reason = f"{measured.version} was never measured before it served, and {known}"
         numbers = {"labels": float(state.labels)}
-        self._request(state, measured, "first_labels", reason, numbers)
+        if self._may_ask(state, measured, "first_labels"):
+            self._request(state, measured, "first_labels", reason, numbers)
 
     def _watch(self, state: PolicyState, measured: Measured) -> bool:
         """Follow the newest version; False if this window belongs to a version that was replaced."""
@@ -248,23 +249,29 @@ class RetrainReactor:
             if votes >= needed or votes == 0:
                 sentence = f"{measured.version}: {message}"
                 self._alert(state, subject, votes > 0, sentence, measured.end, measured)
+        reasons = self._other_reasons(state, measured)
+        if performance_votes >= needed:
+            sentence = f"{performance}; {drift}" if drift_votes else performance
+            reasons.insert(0, ("performance", sentence))
         if drift_votes >= needed and not self._stayed(state, measured):
-            trigger, reason = "drift", f"{drift}; {measured}"
-        elif performance_votes >= needed:
-            trigger, reason = (
-                "performance",
-                f"{performance}; {drift}" if drift_votes else performance,
-            )
-        elif self._follows_up(state):
-            trigger = "follow_up"
-            reason = follow_up_sentence(state.changed_before, state.changed)
-        elif self._has_grown(state):
-            trigger, reason = "growth", growth_sentence(state.labels_before, state.labels)
-        elif self._is_stale(state, measured):
-            trigger, reason = "refresh", self._refresh_sentence
-        else:
-            return
-        self._request(state, measured, trigger, reason, evidence(history, state.labels))
+            reasons.insert(0, ("drift", f"{drift}; {measured}"))
+        numbers = evidence(history, state.labels)
+        for trigger, reason in reasons:  # one that must wait does not hold up the others
+            if self._may_ask(state, measured, trigger):
+                self._request(state, measured, trigger, reason, numbers)
+                return
+
+    def _other_reasons(self, state: PolicyState, measured: Measured) -> list[tuple[str, str]]:
+        """Triggers that need no vote, and what they say."""
+        reasons = []
+        if self._follows_up(state):
+            sentence = follow_up_sentence(state.changed_before, state.changed)
+            reasons.append(("follow_up", sentence))
+        if self._has_grown(state):
+            reasons.append(("growth", growth_sentence(state.labels_before, state.labels)))
+        if self._is_stale(state, measured):
+            reasons.append(("refresh", self._refresh_sentence))
+        return reasons
 
     def _stayed(self, state: PolicyState, measured: Measured) -> bool:
         """True if the version still answers in a window that began after its successor was asked for."""
@@ -311,18 +318,6 @@ class RetrainReactor:
         reason: str,
         numbers: dict[str, float],
     ) -> None:
-        policy = self.task.retrain
-        soon = trigger == "follow_up" or (
-            trigger == "performance" and (state.refreshed or self._stayed(state, measured))
-        )
-        least = policy.retry_labels if soon else policy.new_labels
-        if state.labels < least and trigger != "first_labels":
-            return
-        if state.requested_at is not None and (
-            state.labels < least
-            or (not soon and measured.time < state.requested_at + policy.cooldown_hours * HOUR_MS)
-        ):
-            return
         self._note_change(state, measured, trigger)
         state.labels_before += state.labels
         state.labels, state.requested_at = 0, measured.time
@@ -342,9 +337,21 @@ class RetrainReactor:
                 actor="policy",
                 labels_until=measured.time,
                 evidence=numbers,
-                tried_since=list(state.tried_since) if policy.since_change else [],
+                tried_since=list(state.tried_since) if self.task.retrain.since_change else [],
             )
         )
+
+    def _may_ask(self, state: PolicyState, measured: Measured, trigger: str) -> bool:
+        """True if labels enough came since the last request, and its cool-down is over or does not count."""
+        policy = self.task.retrain
+        soon = trigger == "follow_up" or (
+            trigger == "performance" and (state.refreshed or self._stayed(state, measured))
+        )
+        least = policy.retry_labels if soon else policy.new_labels
+        if state.requested_at is None:
+            return trigger == "first_labels" or state.labels >= least
+        waited = measured.time >= state.requested_at + policy.cooldown_hours * HOUR_MS
+        return state.labels >= least and (soon or waited)
 
     def _note_change(self, state: PolicyState, measured: Measured, trigger: str) -> None:
         """A loss that rose began to change with the first window in sight that says so.
