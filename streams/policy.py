@@ -361,6 +361,7 @@ class RetrainReactor:
         """
         losing = [verdict for verdict in state.history if verdict.performance_vote]
         same = self._stayed(state, measured) and len(losing) == len(state.history)
+        same = same and not state.refreshed
         if trigger in ("drift", "performance") and losing and not same:
             state.changed = sum(verdict.measured.labelled for verdict in losing)
             state.follow_ups = self.task.retrain.follow_ups

@@ -241,6 +241,21 @@ def test_a_refreshed_model_that_expects_another_loss_is_followed_up() -> None:
     assert after(0.5 * 0.89) == after(0.5 * 1.11) == followed
 
 
+def test_a_change_is_followed_up_that_a_vain_refresh_came_before() -> None:
+    """Every window in sight votes when the loss does, and still the refresh knew of no change."""
+    worse = [day(n, loss=0.51 if n == 10 else 0.53) for n in (10, 11, 12)]
+    calm = [day(n, version="toy-2") for n in range(13, 18)]
+    one_vote = replace(REFRESHING.task.retrain, of_windows=2)
+    policy = RetrainReactor(replace(TASK, retrain=one_vote))
+    asked = requests(run(*grown_year(10), *worse, *calm, policy=policy))
+    assert [(r["trigger"], r["event_time"] // DAY) for r in asked] == [
+        ("first_labels", 4),
+        ("refresh", 10),
+        ("performance", 14),
+        ("follow_up", 15),
+    ]
+
+
 def test_a_claim_need_not_wait_after_a_refresh() -> None:
     worse = [day(n, loss=0.6) for n in (10, 11)]
     asked = requests(run(*grown_year(10), *worse, policy=REFRESHING))
