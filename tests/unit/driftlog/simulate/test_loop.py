@@ -101,8 +101,8 @@ def test_the_policy_sees_the_change_and_gains_by_it(history: History, runs: dict
     assert own.delay_days is not None and own.delay_days < 4
     assert own.log_loss < 0.7 * found["never"].log_loss
     assert own.retrains < found["daily"].retrains and own.log_loss < found["daily"].log_loss
-    claim = next(retrain for retrain in runs["task"].retrains if retrain.trigger == "performance")
-    assert "learned from the newest" in claim.verdict and claim.promoted
+    promoted = [retrain.verdict for retrain in runs["task"].retrains if retrain.promoted]
+    assert any("learned from the newest" in verdict for verdict in promoted)
     assert found["never"].found == 0 and found["never"].delay_days is None
     assert min(m.regret for m in found.values()) == 0.0
 
