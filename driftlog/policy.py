@@ -16,6 +16,7 @@ GROUPS = ("drift", "retrain", "gate")
 NOT_IN_THE_LOG = {
     "gate.recent_days": "it decides which rows a challenger is judged on, which only a training can tell",
     "gate.golden_share": "it decides which rows are golden, which was settled with the first training",
+    "retrain.since_change": "it decides which rows a challenger learns from, which only a training can tell",
     "gate.golden_days": "it decides when a golden set is cut anew, which only a training can do",
 }
 WITHOUT_REFERENCE = frozenset(("drift.alpha", "drift.min_psi", "drift.grace_minutes"))

@@ -98,6 +98,7 @@ def reproduce(
         _champion(state, version, store),
         golden,
         version.version,
+        tried_since=request.asked.get("tried_since", ()) if request.asked else (),
     )
     decision = next(
         (

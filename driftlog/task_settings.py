@@ -252,6 +252,13 @@ def _policies(task: Task, found: _Found) -> None:
     found.real("retrain.max_log_loss_ratio", retrain.max_log_loss_ratio, 1)
     found.whole("retrain.follow_ups", retrain.follow_ups, 0)
     found.whole("retrain.retry_labels", retrain.retry_labels, 1)
+    if retrain.sure_at is not None:
+        found.real("retrain.sure_at", retrain.sure_at, 1)
+    if retrain.refresh is not None:
+        found.real("retrain.refresh", retrain.refresh, 0.01)
+    since_change: object = retrain.since_change
+    if type(since_change) is not bool:
+        found.add("retrain.since_change", f"must be True or False, not {since_change!r}")
     if retrain.growth is not None:
         found.real("retrain.growth", retrain.growth, 0.01)
     found.whole("gate.recent_days", gate.recent_days, 1)

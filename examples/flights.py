@@ -77,7 +77,9 @@ task = Task(
         new_labels=5_000,  # most of a week
         cooldown_hours=7 * 24,  # each weekday judges a model once
         growth=0.2,  # a fifth more labels: what a young model lacks is data
-        follow_ups=0,  # it learns from the whole year so far, and no season makes the others worthless
+        # It learns from the whole year so far, and no season makes the others worthless.
+        follow_ups=0,
+        since_change=False,
     ),
     # What is judged has not seen the newest week, and what will answer has: as good as the champion is
     # good enough, give or take the 2 % by which two fits differ in a week. Late flights are labelled late:

@@ -148,6 +148,7 @@ class Trainer:
                 *(run.task, rows, until, best, golden_rows, run.version),
                 clock=time.thread_time_ns,
                 checkpoints=self._store.checkpoints(run.version),
+                tried_since=run.asked.get("tried_since", ()),
             )
             stored = self._store.put_model(trained.onnx)
         duration_ms = int((time.monotonic() - began) * 1000)

@@ -7,16 +7,20 @@
    because the newest days matter most where data drift.
 4. *Cross-fit*: two fits on alternate windows score each other's rows, so the reference of the score comes
    from rows that the scoring model did not see, over the whole training time.
+
+If the request says since when the world may be another, fits on the rows since then are tried beside the one
+on all rows, and the newest rows choose (see `models.scopes`).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib.metadata
 import inspect
 import platform
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +44,7 @@ from models import (
     parity,
     recipes,
     sampling,
+    scopes,
     text_code,
 )
 from models.dataset import Dataset, golden_rows
@@ -104,11 +109,12 @@ def train(
     version: str,
     clock: Clock | None = None,
     checkpoints: Path | None = None,
+    tried_since: Sequence[int] = (),
 ) -> Trained:
     """Raises CannotTrain. `rows`: the snapshot, golden rows and all; `golden`: the task's golden set, if cut.
 
     Without a champion the task's prior score is the one to beat; without a `clock` no latency is measured.
-    `checkpoints`: see `recipes.fit`.
+    `checkpoints`: see `recipes.fit`. `tried_since` (ms): fits on the rows since each are tried, too.
     """
     training = rows.where(~golden_rows(rows.ids, task.gate.golden_share))
     training = sampling.training_sample(training, task.recipe, task.window_ms)
@@ -116,12 +122,15 @@ def train(
         raise CannotTrain(
             f"{len(training)} labelled rows; {MIN_FIT_ROWS} are the least to learn from"
         )
-    cut = recent_from(task, training.times, labels_until)
-    honest = _scorer(
-        task, training.where((training.times < cut) & (training.label_times < cut)), checkpoints
-    )
+    scope = _scope(task, rows, training, labels_until, tried_since, checkpoints)
+    if scope is not None and scope.chosen is not None:
+        training, cut = scope.chosen, scope.cut
+    else:
+        cut = recent_from(task, training.times, labels_until)
+    honest = _honest(task, training, cut, checkpoints)
     recent = _judged(task, honest, champion, _fresh(task, rows, cut, champion))
     measured = metrics(recent.rows.labels, recent.challenger)
+    measured |= scope.measured if scope else {}
     told = calibration.calibration(recent.rows.labels, recent.challenger)
     if told is not None:
         measured["calibration_error"] = told.error
@@ -154,6 +163,8 @@ def train(
     )
     measured["training_rows"] = float(len(training))
     reference, bins, errors = described(task, training, checkpoints)
+    if scope is not None:
+        verdict = dataclasses.replace(verdict, reason=f"{verdict.reason}; {scope.words}")
     return Trained(version, onnx, measured, reference, len(training), verdict, bins, errors)
 
 
@@ -164,13 +175,17 @@ def before_recent(task: Task, rows: Dataset, labels_until: int) -> Dataset:
         return training
     training = sampling.training_sample(training, task.recipe, task.window_ms)
     cut = recent_from(task, training.times, labels_until)
-    return training.where((training.times < cut) & (training.label_times < cut))
+    return training.where(_known(training, cut))
 
 
-def recent_from(task: Task, times: NDArray[np.int64], labels_until: int) -> int:
-    """Where the recent window begins: `recent_days` before `labels_until`, or later if data are young."""
+def recent_from(task: Task, times: NDArray[np.int64], labels_until: int, least: int = 0) -> int:
+    """Where the recent window begins: `recent_days` before `labels_until`, or later if data are young.
+
+    Of few rows it may take more than HELD_OUT, up to half, so that `least` lie in it.
+    """
     wanted = labels_until - task.gate.recent_days * DAY_MS
-    quantile = np.quantile(times, 1 - HELD_OUT, method="inverted_cdf")
+    share = max(HELD_OUT, min(0.5, least / max(1, len(times))))
+    quantile = np.quantile(times, 1 - share, method="inverted_cdf")
     return max(wanted, int(quantile))
 
 
@@ -196,7 +211,8 @@ def code_version() -> str:
     streams = components, derived, estimate, reference, texts
     evaluation = calibration, evidence, gates, intervals, maturity, measures
     graphs = onnx_graph, network, foreign_graph, parity
-    for module in (dataset, encoder, text_code, *evaluation, *graphs, sampling, *streams, this):
+    samples = sampling, scopes, text_code
+    for module in (dataset, encoder, *evaluation, *graphs, *samples, *streams, this):
         digest.update(inspect.getsource(module).encode())
     for file in sorted(Path(recipes.__file__).parent.glob("*.py")):
         digest.update(file.read_bytes())
@@ -238,6 +254,42 @@ def _costs(
 def _fit(task: Task, rows: Dataset, checkpoints: Path | None) -> bytes:
     recipe = task.recipe
     return fit(task, rows, recipe.name, recipe.parameters, recipe.seed, checkpoints)
+
+
+def _scope(
+    task: Task,
+    rows: Dataset,
+    training: Dataset,
+    labels_until: int,
+    tried_since: Sequence[int],
+    checkpoints: Path | None,
+) -> scopes.Scope | None:
+    """What came of shorter training times; None if there are none with rows enough to fit and to judge by.
+
+    All fits are made without the recent window of the shortest, and judged there.
+    """
+    least = task.gate.min_rows
+    tried = scopes.shorter(training, tried_since, 2 * least)
+    while tried:
+        cut = recent_from(task, tried[-1].times, labels_until, least)
+        if int(_known(tried[-1], cut).sum()) >= MIN_FIT_ROWS:
+            break
+        tried.pop()
+    if not tried:
+        return None
+    fresh = rows.where(rows.times >= cut)
+    fits = [_honest(task, each, cut, checkpoints) for each in (training, *tried)]
+    scored = [fit.score_columns(fresh.columns, len(fresh)) for fit in fits]
+    return scopes.choose(fresh.labels, scored, tried, cut)
+
+
+def _known(rows: Dataset, cut: int) -> NDArray[np.bool_]:
+    """Rows whose labels were known when the recent window began."""
+    return (rows.times < cut) & (rows.label_times < cut)
+
+
+def _honest(task: Task, training: Dataset, cut: int, checkpoints: Path | None) -> Scorer:
+    return _scorer(task, training.where(_known(training, cut)), checkpoints)
 
 
 def _scorer(task: Task, rows: Dataset, checkpoints: Path | None) -> Scorer:

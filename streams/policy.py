@@ -20,7 +20,7 @@ from schemas.catalogue import (
 )
 from schemas.event import Event, derive
 from streams.canonical import transient
-from streams.task import HOUR_MS, LABEL, Task
+from streams.task import DAY_MS, HOUR_MS, LABEL, Task
 from streams.verdict import (
     DriftFacts,
     Measured,
@@ -33,6 +33,10 @@ from streams.verdict import (
 )
 
 FOLLOW_UP_GROWTH = 1.5
+APART = 0.1
+"""Relative difference of two versions' losses that is more than a window's noise."""
+REFRESHED = (0.25, 0.5)
+"""Newest shares of the training time that a refresh tries alone."""
 WAITING_WINDOWS = 4096
 """Windows that may wait for the other topic: more than ten years of days."""
 
@@ -79,6 +83,12 @@ class PolicyState:
     """Labels since the last change began."""
     changed_before: int = 0
     """As many of them were known at the last request."""
+    tried_since: list[int] = field(default_factory=list)
+    """When it may have begun (ms)."""
+    refreshed: bool = False
+    """Whether the last request was a refresh: it claimed nothing, so a claim need not wait after it."""
+    loss_before: float | None = None
+    """Mean log-loss of the version that answered when the last request, a refresh, was made."""
     alerts: set[str] = field(default_factory=set)
     checked: dict[str, int] = field(default_factory=dict)
     """Version -> the last window whose quality was checked."""
@@ -100,6 +110,11 @@ class RetrainReactor:
         self.task = task
         self.name = f"{task.name}.policy"
         self._width = task.window_ms
+        self._memory = task.recipe.training_days * DAY_MS
+        days = task.recipe.training_days * (task.retrain.refresh or 0)
+        self._refresh_sentence = (
+            f"no training for {days:g} of the {task.recipe.training_days} days that one reads"
+        )
 
     def initial(self) -> PolicyState:
         return PolicyState()
@@ -180,6 +195,7 @@ class RetrainReactor:
             facts,
             drift_vote=facts is not None and facts.votes(self.task),
             performance_vote=measured.votes(self.task),
+            sure=measured.sure(self.task),
         )
         state.history = [*state.history, verdict][-self.task.retrain.of_windows :]
         self._vote(state, measured)
@@ -192,7 +208,8 @@ class RetrainReactor:
         known = f"{state.labels} {'more ' if again else ''}predictions have their labels"
         reason = f"{measured.version} was never measured before it served, and {known}"
         numbers = {"labels": float(state.labels)}
-        self._request(state, measured, "first_labels", reason, numbers)
+        if self._may_ask(state, measured, "first_labels"):
+            self._request(state, measured, "first_labels", reason, numbers)
 
     def _watch(self, state: PolicyState, measured: Measured) -> bool:
         """Follow the newest version; False if this window belongs to a version that was replaced."""
@@ -202,8 +219,20 @@ class RetrainReactor:
             if state.version and not newer and not silent:
                 return False
             state.version, state.history = measured.version, []
+            self._succeeded(state, measured)
         state.last_window = measured.start
         return True
+
+    def _succeeded(self, state: PolicyState, measured: Measured) -> None:
+        """A refreshed model that expects another loss than the one before had tells of a change.
+
+        Its request tried the newest rows alone, so what came of it knows of a change that no vote told of.
+        """
+        before, state.loss_before = state.loss_before, None
+        if before is None or measured.expected is None:
+            return
+        if abs(measured.expected - before) > APART * before:
+            state.follow_ups = self.task.retrain.follow_ups
 
     def _vote(self, state: PolicyState, measured: Measured) -> None:
         history, needed = state.history, self.task.retrain.votes
@@ -211,6 +240,8 @@ class RetrainReactor:
         performance_votes = sum(verdict.performance_vote for verdict in history)
         drift = drift_sentence(history, self.task)
         performance = performance_sentence(history, self.task)
+        if history[-1].sure:
+            performance_votes = needed
         for subject, votes, message in (
             ("drift", drift_votes, drift),
             ("performance", performance_votes, performance),
@@ -218,21 +249,29 @@ class RetrainReactor:
             if votes >= needed or votes == 0:
                 sentence = f"{measured.version}: {message}"
                 self._alert(state, subject, votes > 0, sentence, measured.end, measured)
+        reasons = self._other_reasons(state, measured)
+        if performance_votes >= needed:
+            sentence = f"{performance}; {drift}" if drift_votes else performance
+            reasons.insert(0, ("performance", sentence))
         if drift_votes >= needed and not self._stayed(state, measured):
-            trigger, reason = "drift", f"{drift}; {measured}"
-        elif performance_votes >= needed:
-            trigger, reason = (
-                "performance",
-                f"{performance}; {drift}" if drift_votes else performance,
-            )
-        elif self._follows_up(state):
-            trigger = "follow_up"
-            reason = follow_up_sentence(state.changed_before, state.changed)
-        elif self._has_grown(state):
-            trigger, reason = "growth", growth_sentence(state.labels_before, state.labels)
-        else:
-            return
-        self._request(state, measured, trigger, reason, evidence(history, state.labels))
+            reasons.insert(0, ("drift", f"{drift}; {measured}"))
+        numbers = evidence(history, state.labels)
+        for trigger, reason in reasons:  # one that must wait does not hold up the others
+            if self._may_ask(state, measured, trigger):
+                self._request(state, measured, trigger, reason, numbers)
+                return
+
+    def _other_reasons(self, state: PolicyState, measured: Measured) -> list[tuple[str, str]]:
+        """Triggers that need no vote, and what they say."""
+        reasons = []
+        if self._follows_up(state):
+            sentence = follow_up_sentence(state.changed_before, state.changed)
+            reasons.append(("follow_up", sentence))
+        if self._has_grown(state):
+            reasons.append(("growth", growth_sentence(state.labels_before, state.labels)))
+        if self._is_stale(state, measured):
+            reasons.append(("refresh", self._refresh_sentence))
+        return reasons
 
     def _stayed(self, state: PolicyState, measured: Measured) -> bool:
         """True if the version still answers in a window that began after its successor was asked for."""
@@ -257,6 +296,20 @@ class RetrainReactor:
             and state.labels >= growth * state.labels_before
         )
 
+    def _is_stale(self, state: PolicyState, measured: Measured) -> bool:
+        """True if much of what the newest training read is not what a training now would read."""
+        share = self.task.retrain.refresh
+        return (
+            share is not None
+            and state.requested_at is not None
+            and measured.time >= state.requested_at + share * self._memory
+        )
+
+    def _newest(self, state: PolicyState, measured: Measured) -> int:
+        """Labels of the shortest time that a refresh tries, by their rate since the last request."""
+        since = measured.time - (state.requested_at or 0)
+        return round(state.labels * min(1.0, REFRESHED[0] * self._memory / max(1, since)))
+
     def _request(
         self,
         state: PolicyState,
@@ -265,28 +318,17 @@ class RetrainReactor:
         reason: str,
         numbers: dict[str, float],
     ) -> None:
-        policy = self.task.retrain
-        soon = trigger == "follow_up" or (
-            trigger == "performance" and self._stayed(state, measured)
-        )
-        least = policy.retry_labels if soon else policy.new_labels
-        if state.labels < least and trigger != "first_labels":
-            return
-        if state.requested_at is not None and (
-            state.labels < least
-            or (not soon and measured.time < state.requested_at + policy.cooldown_hours * HOUR_MS)
-        ):
-            return
         self._note_change(state, measured, trigger)
         state.labels_before += state.labels
         state.labels, state.requested_at = 0, measured.time
+        state.refreshed = trigger == "refresh"
         state.due.append(
             derive(
                 RETRAIN_REQUESTS,
                 "RetrainRequested",
                 *(self.task.name, measured.end),
                 # another version's window of the same end may have asked before
-                *((trigger, measured.version) if trigger == "follow_up" else ()),
+                *((trigger, measured.version) if trigger in ("follow_up", "refresh") else ()),
                 time=measured.time,
                 caused_by=measured.event_id,
                 task=self.task.name,
@@ -295,22 +337,43 @@ class RetrainReactor:
                 actor="policy",
                 labels_until=measured.time,
                 evidence=numbers,
+                tried_since=list(state.tried_since) if self.task.retrain.since_change else [],
             )
         )
+
+    def _may_ask(self, state: PolicyState, measured: Measured, trigger: str) -> bool:
+        """True if labels enough came since the last request, and its cool-down is over or does not count."""
+        policy = self.task.retrain
+        soon = trigger == "follow_up" or (
+            trigger == "performance" and (state.refreshed or self._stayed(state, measured))
+        )
+        least = policy.retry_labels if soon else policy.new_labels
+        if state.requested_at is None:
+            return trigger == "first_labels" or state.labels >= least
+        waited = measured.time >= state.requested_at + policy.cooldown_hours * HOUR_MS
+        return state.labels >= least and (soon or waited)
 
     def _note_change(self, state: PolicyState, measured: Measured, trigger: str) -> None:
         """A loss that rose began to change with the first window in sight that says so.
 
         Unless every window in sight says so since the last request was in vain: then it is the same change.
+        A refresh knows of none: if there was one, it lies within the newest part of the training time.
         """
         losing = [verdict for verdict in state.history if verdict.performance_vote]
         same = self._stayed(state, measured) and len(losing) == len(state.history)
+        same = same and not state.refreshed
         if trigger in ("drift", "performance") and losing and not same:
             state.changed = sum(verdict.measured.labelled for verdict in losing)
             state.follow_ups = self.task.retrain.follow_ups
             state.changed_under = measured.version
+            state.tried_since = [losing[0].measured.start]
+        elif trigger == "refresh":
+            state.tried_since = [measured.time - round(s * self._memory) for s in REFRESHED]
+            state.changed, state.changed_under = self._newest(state, measured), measured.version
+            state.follow_ups = 0
         elif trigger == "follow_up":
             state.follow_ups -= 1
+        state.loss_before = _mean_loss(state.history) if trigger == "refresh" else None
         state.changed_before = state.changed
         state.asked_for = measured.version
 
@@ -352,6 +415,11 @@ class RetrainReactor:
                 **fields,
             )
         )
+
+
+def _mean_loss(history: Sequence[Verdict]) -> float | None:
+    losses = [v.measured.log_loss for v in history if v.measured.log_loss is not None]
+    return sum(losses) / len(losses) if losses else None
 
 
 def _number(version: str) -> int:

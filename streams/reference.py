@@ -121,6 +121,11 @@ def swing_limit(column: Mapping[str, Any], n_columns: int, policy: DriftPolicy) 
     Wixley 1986). So their mean and deviation over W windows give a prediction limit with Student's t,
     (mean + q deviation sqrt(1 + 1/W))^4, where q = t + (t^2 - 1) skewness / 6 (Cornish & Fisher 1938) makes
     room for windows of which few lie far out. References of before that say `swing` alone.
+
+    A derived column is a square: a level d of what it is made of moves its PSI by a multiple of d^4 beyond
+    chance. For normal levels of deviation s that is 3 s^4 in the mean (Isserlis 1918), and d^2 / s^2 of the
+    next window, s being estimated from W, goes by F(1, W - 1) = t^2: so the mean excess / 3 * t^4, t at
+    alpha / 2, is a limit as well, and the larger one counts. A dozen windows hardly show so long a tail.
     """
     windows = int(column.get("swing_windows", 0))
     if windows < MIN_WINDOWS:
@@ -128,7 +133,9 @@ def swing_limit(column: Mapping[str, Any], n_columns: int, policy: DriftPolicy) 
     t = float(stdtrit(windows - 1, 1 - policy.alpha / max(1, n_columns)))
     quantile = t + (t * t - 1) * float(column["swing_skewness"]) / 6
     reach = quantile * float(column["swing_deviation"]) * math.sqrt(1 + 1 / windows)
-    return _rounded((float(column["swing_mean"]) + reach) ** int(column["swing_root"]))
+    usual = (float(column["swing_mean"]) + reach) ** int(column["swing_root"])
+    far = float(stdtrit(windows - 1, 1 - policy.alpha / max(1, n_columns) / 2))
+    return _rounded(max(usual, float(column.get("swing_excess", 0.0)) / 3 * far**4))
 
 
 def chance_quantile(
@@ -281,7 +288,7 @@ def _swing(
     if len(counts) < MIN_WINDOWS:
         return {"swing": 0.0}
     distances = [psi(one, whole - one) for one in counts]
-    lasting = _persistence(np.array(counts), whole)
+    lasting = _persistence(np.array(counts), whole, squared)
     root = SQUARED_ROOT if squared else ROOT
     roots = [(lasting ** (root // ROOT) * distance) ** (1 / root) for distance in distances]
     mean, deviation = statistics.fmean(roots), statistics.stdev(roots)
@@ -292,18 +299,32 @@ def _swing(
         "swing_mean": _rounded(mean),
         "swing_deviation": _rounded(deviation),
         "swing_skewness": _rounded(min(max(skewness, 0.0), MOST_SKEWED)),
+        "swing_excess": _rounded(_excess(distances, counts, whole)) if squared else 0.0,
         "swing_windows": len(distances),
         "swing_root": root,
     }
 
 
-def _persistence(counts: NDArray[np.int64], whole: NDArray[np.int64]) -> float:
+def _excess(
+    distances: Sequence[float], counts: Sequence[NDArray[np.int64]], whole: NDArray[np.int64]
+) -> float:
+    """Mean PSI of the windows beyond its mean by chance and one standard error of that (as chi-squared, see
+    `psi_threshold`); 0 if there is none.
+    """
+    free, rows = max(1, int((whole > 0).sum()) - 1), int(whole.sum())
+    chance = [free * (1 / n + 1 / max(1, rows - n)) for n in (int(c.sum()) for c in counts)]
+    noise = math.sqrt(2 / (free * len(distances)))
+    return max(0.0, statistics.fmean(distances) - statistics.fmean(chance) * (1 + noise))
+
+
+def _persistence(counts: NDArray[np.int64], whole: NDArray[np.int64], squared: bool) -> float:
     """How much further (as PSI) the next window lies than the W own ones do, because neighbours are alike.
 
     With the autocorrelation r of successive windows the mean of W of them is worth that of W / k, with
     k = (1 + r) / (1 - r): the whole lies nearer to its own windows and further from the next. In units
     of independent windows' distances that is a factor of (1 + k/W) / (1 - k/W), over the same at k = 1. r is
-    that of all bins together, its bias (1 + 3 r) / W (Kendall 1954) taken off.
+    that of all bins together, its bias (1 + 3 r) / W (Kendall 1954) taken off; of squares it is the square of
+    that of what moves (Granger & Newbold 1976), so its root is taken.
     """
     filled = whole > 0
     share = whole[filled] / whole.sum()
@@ -314,6 +335,7 @@ def _persistence(counts: NDArray[np.int64], whole: NDArray[np.int64]) -> float:
     n = len(counts)
     r = math.fsum((apart[1:] * apart[:-1]).sum(axis=1).tolist()) / spread
     r = min(max((r + 1 / n) / (1 - 3 / n), 0.0), MOST_PERSISTENT)
+    r = min(math.sqrt(r), MOST_PERSISTENT) if squared else r
     k = min((1 + r) / (1 - r), MOST_ALIKE * n)
     return (n + k) / (n - k) * (n - 1) / (n + 1)
 

@@ -154,13 +154,16 @@ class RetrainPolicy:
     """When to ask for a new model: `votes` of the last `of_windows` judged windows must agree.
 
     A window votes for drift if at least `drifted_share` of the columns (or the score) drifted, for
-    performance if the log-loss passed its threshold or Page-Hinkley raised an alarm. A model that comes soon
-    after the loss has risen has learned mostly from before: up to `follow_ups` more are asked for, each once
-    there are half as many labels more since the rise began. If the loss votes and a request brought no
+    performance if the log-loss passed its threshold or Page-Hinkley raised an alarm. A loss that exceeds the
+    expected by `sure_at` times what the threshold allows is no chance: that window suffices alone (None: none
+    does). A model that comes soon after the loss has risen has learned mostly from before: the rows since are
+    tried alone, too (`since_change`), and up to `follow_ups` more models are asked for, each once there are
+    half as many labels more since the rise began. If the loss votes and a request brought no
     better model, another is made after `retry_labels` more labels, cooldown or not; drift that a new model
     did not help against is no reason any more. Without any vote, `growth` times as many new labels as were
     known at the last request are a reason, too (None: never): a young model has more to gain from data
-    than from the newest data.
+    than from the newest data. So is a share of `refresh` of the training time that has passed since (None:
+    never): a world that has become easier raises nobody's loss; the newest quarter and half are tried alone.
     """
 
     first_labels: int = 5_000
@@ -173,6 +176,9 @@ class RetrainPolicy:
     growth: float | None = None
     follow_ups: int = 3
     retry_labels: int = 500
+    sure_at: float | None = 2.0
+    since_change: bool = True
+    refresh: float | None = 0.5
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from streams.task import Task
 NAMED_COLUMNS = 3
 """Columns that a sentence names; the evidence has up to EVIDENCE_COLUMNS."""
 EVIDENCE_COLUMNS = 20
+LEAST_ALLOWED = 1e-6
 
 
 @dataclass(slots=True)
@@ -85,6 +86,16 @@ class Measured:
         """True if the loss passed its threshold or Page-Hinkley raised an alarm, with enough labels."""
         return self.labelled >= task.drift.min_rows and (self.degraded or self.change_detected)
 
+    def sure(self, task: Task) -> bool:
+        """True if the loss is so high that no second window is needed."""
+        least = task.retrain.sure_at
+        if least is None or self.log_loss is None:
+            return False
+        if self.threshold is None or self.expected is None or self.labelled < task.drift.min_rows:
+            return False
+        allowed = max(self.threshold - self.expected, LEAST_ALLOWED)
+        return self.log_loss - self.expected >= least * allowed
+
     def __str__(self) -> str:
         if self.log_loss is None or self.threshold is None or self.expected is None:
             return "no log-loss"
@@ -103,6 +114,8 @@ class Verdict:
     drift: DriftFacts | None
     drift_vote: bool
     performance_vote: bool
+    sure: bool = False
+    """Whether its loss suffices alone."""
 
 
 def drift_sentence(history: Sequence[Verdict], task: Task) -> str:
@@ -124,9 +137,11 @@ def drift_sentence(history: Sequence[Verdict], task: Task) -> str:
 
 
 def performance_sentence(history: Sequence[Verdict], task: Task) -> str:
-    """E.g. 'log-loss 0.512 > 0.497, too high in 2 of the last 3 days'."""
+    """E.g. 'log-loss 0.512 > 0.497, a vote in 2 of the last 3 days'."""
     voting = [verdict.measured for verdict in history if verdict.performance_vote]
     of_windows = _windows(len(history), task)
+    if len(voting) < task.retrain.votes and history[-1].sure:
+        return f"{voting[-1]}, so far beyond chance that one {_word(task)} suffices"
     if not voting:
         return f"log-loss as expected in the last {of_windows}"
     return f"{voting[-1]}, a vote in {len(voting)} of the last {of_windows}"
@@ -171,6 +186,9 @@ def evidence(history: Sequence[Verdict], labels: int) -> dict[str, float]:
 
 
 def _windows(count: int, task: Task) -> str:
+    return f"{count} {_word(task)}s" if count != 1 else _word(task)
+
+
+def _word(task: Task) -> str:
     hours = task.drift.window_hours
-    word = "day" if hours == 24 else f"{hours:g}-hour window"
-    return f"{count} {word}s" if count != 1 else word
+    return "day" if hours == 24 else f"{hours:g}-hour window"

@@ -1,7 +1,8 @@
 """Monitors: do false alarms stay at their stated level, and how soon is a planted shift found beside peers?
 
     python -m benchmarks.monitors [--quick] [--json FILE] [--only false-alarms|delays]
-        [--streams N] [--evidently PYTHON] [--nannyml PYTHON] [--kswin] [--processes N]
+        [--streams N] [--shifted N] [--pace abrupt|gradual] [--evidently PYTHON]
+        [--nannyml PYTHON] [--kswin] [--processes N]
 
 Exit status 0 if every goal was met, 1 if not.
 """
@@ -30,6 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--evidently", type=Path, metavar="PYTHON", help="a Python that has it")
     parser.add_argument("--nannyml", type=Path, metavar="PYTHON", help="a Python that has it")
     parser.add_argument("--streams", type=int, metavar="N", help="calm streams of each size")
+    parser.add_argument("--shifted", type=int, metavar="N", help="streams of each planted shift")
+    parser.add_argument("--pace", choices=delays.PACES, help="only shifts of one pace")
     parser.add_argument("--kswin", action="store_true", help="river's KSWIN too: slow")
     parser.add_argument("--processes", type=int, default=2)
     asked = parser.parse_args(arguments)
@@ -62,10 +65,13 @@ def _false_alarms(asked: argparse.Namespace, console: Console) -> list[dict[str,
 
 
 def _delays(asked: argparse.Namespace, console: Console) -> list[dict[str, Any]]:
-    streams = QUICK_SHIFT_STREAMS if asked.quick else SHIFT_STREAMS
+    streams = asked.shifted or (QUICK_SHIFT_STREAMS if asked.quick else SHIFT_STREAMS)
     peers = {} if asked.quick else {"evidently": asked.evidently, "nannyml": asked.nannyml}
     say = lambda line: print(line, file=sys.stderr)  # noqa: E731
-    rows = delays.measured(streams, peers, say, kswin=asked.kswin)
+    paces = (asked.pace,) if asked.pace else delays.PACES
+    rows = delays.measured(
+        streams, peers, say, paces=paces, kswin=asked.kswin, at_once=asked.processes
+    )
     report.show_delays(rows, streams, console)
     return rows
 

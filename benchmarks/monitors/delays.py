@@ -11,6 +11,7 @@ import json
 import subprocess
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,7 @@ NONE = "none"
 PEERS = Path(__file__).parent / "peers"
 NEVER = SHIFTED * WINDOW + 1.0
 """Rows that stand for a shift that was not found."""
+PACES = ("abrupt", "gradual")
 Say = Callable[[str], None]
 
 
@@ -101,11 +103,18 @@ def stream(seed: int, shift: str, gradual: bool) -> dict[str, Array]:
 
 
 def measured(
-    streams: int, peers: Mapping[str, Path | None], say: Say, *, kswin: bool = False
+    streams: int,
+    peers: Mapping[str, Path | None],
+    say: Say,
+    *,
+    paces: Sequence[str] = PACES,
+    kswin: bool = False,
+    at_once: int = 1,
 ) -> list[dict[str, Any]]:
     """A row for each monitor, shift and pace; the calm windows of all streams are the shift 'none'.
 
     `kswin`: river's KSWIN too, which tests anew at each of 10,000 rows of each column and takes minutes.
+    `at_once`: so many shifts side by side, as the peers are processes of their own.
     """
     runners: dict[str, Callable[[list[dict[str, Array]]], list[Array]]] = {
         "driftlog": lambda made: [driftlog_alarms(one) for one in made],
@@ -121,16 +130,21 @@ def measured(
             runners[name] = lambda made, name=name, python=python: peer_alarms(made, name, python)
     found = []
     calm: dict[str, list[Array]] = {name: [] for name in runners}
-    for shift in SHIFTS:
-        for gradual in (False, True):
-            made = [stream(seed, shift, gradual) for seed in range(streams)]
-            for name, run in runners.items():
-                alarms = run(made)
-                calm[name] += [one[:CALM] for one in alarms]
-                found.append(
-                    {**_summary(alarms), "monitor": name, "shift": shift, "gradual": gradual}
-                )
-            say(f"{shift}, {'gradual' if gradual else 'abrupt'}")
+    jobs = [(shift, pace) for pace in paces for shift in SHIFTS]
+
+    def one(job: tuple[str, str]) -> dict[str, list[Array]]:
+        shift, pace = job
+        made = [stream(seed, shift, pace == "gradual") for seed in range(streams)]
+        alarms = {name: run(made) for name, run in runners.items()}
+        say(f"{shift}, {pace}")
+        return alarms
+
+    with ThreadPoolExecutor(at_once) as pool:
+        for (shift, pace), by_name in zip(jobs, pool.map(one, jobs), strict=True):
+            for name, alarms in by_name.items():
+                calm[name] += [each[:CALM] for each in alarms]
+                about = {"monitor": name, "shift": shift, "gradual": pace == "gradual"}
+                found.append({**_summary(alarms), **about})
     for name, alarms in calm.items():
         share = float(np.concatenate(alarms).mean())
         found.insert(

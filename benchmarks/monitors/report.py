@@ -61,7 +61,7 @@ def show_rates(rates: Sequence[Rate], sizes: Sequence[int], streams: int, to: Co
 def show_delays(rows: Sequence[dict[str, Any]], streams: int, to: Console) -> None:
     """A line for each shift: median rows to the alarm (share found if not all)."""
     monitors = list(dict.fromkeys(row["monitor"] for row in rows))
-    for gradual in (False, True):
+    for gradual in sorted({row["gradual"] for row in rows if row["shift"] != "none"}):
         how = "gradual" if gradual else "abrupt"
         table = Table(
             "shift",

@@ -1,7 +1,7 @@
 """Retrain policies on streams with known drift and on real flights: is the default worth its retrains?
 
     python -m benchmarks.policies [--quick] [--json FILE] [--evidently PYTHON] [--processes N]
-        [--stream NAME ...] [--flights-days N]
+        [--stream NAME ...] [--seed N] [--flights-days N]
 
 All arms share data, features, recipe, trainer, gates and first model; only what asks for a model differs.
 Exit status 0 if every goal was met, 1 if not.
@@ -27,7 +27,7 @@ from driftlog.simulate.arms import Arm, arm, run_arms
 from driftlog.simulate.history import History, read_history
 from driftlog.simulate.measures import Measures, measure
 from driftlog.simulate.picture import draw
-from driftlog.simulate.streams import stream
+from driftlog.simulate.streams import SEED, stream
 from examples.flights import task as flights_task
 from streams.task import Recipe, RetrainPolicy, Task
 
@@ -60,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--evidently", type=Path, metavar="PYTHON", help="a Python that has it")
     parser.add_argument("--stream", nargs="+", choices=(*SYNTHETIC, FLIGHTS), metavar="NAME")
     parser.add_argument("--flights-days", type=int, help="only so many days of the flights year")
+    parser.add_argument("--seed", type=int, default=SEED, help="other rows of the same streams")
     parser.add_argument("--processes", type=int, default=2)
     asked = parser.parse_args(arguments)
     console = Console(width=120 if not sys.stdout.isatty() else None)
@@ -68,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print("evidently: no Python was named that has it (--evidently); left out")
     for name in asked.stream or (QUICK if asked.quick else (*SYNTHETIC, FLIGHTS)):
         began = time.monotonic()
-        task, changes, spread = _subject(name)
+        task, changes, spread = _subject(name, asked.seed)
         history = read_history(task, asked.flights_days if name == FLIGHTS else None)
         arms = _arms(task, asked.evidently)
         runs = run_arms(history, arms, asked.processes, _say(name))
@@ -91,11 +92,11 @@ def _say(stream_name: str) -> Callable[[str, int, int], None]:
     return lambda name, done, total: print(f"{stream_name}: {name}", file=sys.stderr)
 
 
-def _subject(name: str) -> tuple[Task, Sequence[int], int]:
+def _subject(name: str, seed: int) -> tuple[Task, Sequence[int], int]:
     """The task, with the retrain policy that a task has if it says nothing; flights keep their own."""
     if name == FLIGHTS:
         return replace(flights_task, recipe=SMALL), (), 0
-    made = stream(name)
+    made = stream(name, seed)
     assert made.task.retrain == RetrainPolicy()
     return made.task, made.changes, made.spread_ms
 

@@ -113,7 +113,10 @@ class Trainer:
             return Retrain(request.time, *why, len(rows), promoted, verdict)
 
         try:
-            made = train(self._task, rows, until, self.champion, self._golden, version)
+            made = train(
+                *(self._task, rows, until, self.champion, self._golden, version),
+                tried_since=asked.get("tried_since", ()),
+            )
         except CannotTrain as error:
             return [], done(False, str(error)), None
         self.versions += 1

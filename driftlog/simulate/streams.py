@@ -124,8 +124,8 @@ class Stream:
 NAMES = tuple(f"{family}-{kind}" for family in FAMILIES for kind in CHANGES)
 
 
-def stream(name: str) -> Stream:
-    """A named stream; raises KeyError for a name that is not in `NAMES`."""
+def stream(name: str, seed: int = SEED) -> Stream:
+    """A named stream; raises KeyError for a name that is not in `NAMES`. Another `seed`: other rows of it."""
     family_name, _, kind = name.partition("-")
     family, days = FAMILIES[family_name], CHANGES[kind]
     spread = SPREAD_DAYS if kind == "gradual" else 0
@@ -142,16 +142,18 @@ def stream(name: str) -> Stream:
         ),
         # No golden set: what was right before a change is wrong after it.
         gate=GatePolicy(recent_days=3, max_golden_ratio=None),
-        source=partial(_moments, family, days, spread),
+        source=partial(_moments, family, days, spread, seed),
         doc=f"Synthetic: river's {family_name}, {kind} changes on days {', '.join(map(str, days))}.",
     )
     changes = tuple(START_MS + day * DAY_MS for day in days)
     return Stream(task, changes, spread * DAY_MS)
 
 
-def _moments(family: Family, changes: tuple[int, ...], spread: int) -> Iterator[Ask | Truth]:
-    rng = random.Random(SEED)  # noqa: S311 - the same rows in every run are what is wanted
-    rows = [concept(SEED + place) for place, concept in enumerate(family.concepts)]
+def _moments(
+    family: Family, changes: tuple[int, ...], spread: int, seed: int
+) -> Iterator[Ask | Truth]:
+    rng = random.Random(seed)  # noqa: S311 - the same rows in every run are what is wanted
+    rows = [concept(seed + place) for place, concept in enumerate(family.concepts)]
     waiting: list[tuple[int, str, int]] = []
     time = START_MS
     for number in range(A_DAY * DAYS):

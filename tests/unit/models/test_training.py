@@ -96,6 +96,49 @@ def test_rows_that_the_champion_learned_from_do_not_judge(trained: Trained, data
     assert not again.verdict.passed
 
 
+def changed(day: float) -> tuple[Dataset, int]:
+    """Rows whose labels say the opposite from that day on, and when that is (ms)."""
+    data = rows(2_000)
+    at = int(data.times[0] + day * DAY_MS)
+    labels = np.where(data.times >= at, 1 - data.labels, data.labels)
+    return Dataset(data.ids, data.times, labels, data.label_times, data.columns), at
+
+
+def test_rows_since_a_change_are_what_is_learned_from() -> None:
+    data, at = changed(15)
+    mixed = train(WEAR, data, UNTIL_MS, COLD, None, "wear-1")
+    made = train(WEAR, data, UNTIL_MS, COLD, None, "wear-1", tried_since=[at])
+    newer = int(((data.times >= at) & ~golden_rows(data.ids, 0.1)).sum())
+    assert made.reference_count == newer == made.metrics["training_rows"]
+    assert at <= made.metrics["trained_since"] < at + DAY_MS
+    assert made.metrics["shorter_log_loss"] < made.metrics["all_rows_log_loss"]
+    assert made.metrics["log_loss"] < mixed.metrics["log_loss"]
+    assert f"learned from the newest {newer:,} rows" in made.verdict.reason
+
+
+def test_of_several_times_the_one_that_fits_is_chosen() -> None:
+    data, at = changed(12)
+    tried = [at - 5 * DAY_MS, at, at + 5 * DAY_MS]
+    made = train(WEAR, data, UNTIL_MS, COLD, None, "wear-1", tried_since=tried)
+    assert at <= made.metrics["trained_since"] < at + DAY_MS
+
+
+def test_without_a_change_all_rows_are_learned_from(trained: Trained, data: Dataset) -> None:
+    half = int(np.median(data.times))
+    made = train(WEAR, data, UNTIL_MS, COLD, None, "wear-1", tried_since=[half])
+    assert made.onnx == trained.onnx
+    assert made.verdict.reason.count("learned from all rows") == 1
+    assert "trained_since" not in made.metrics
+
+
+@pytest.mark.parametrize("since", [0, UNTIL_MS - DAY_MS // 2, UNTIL_MS + DAY_MS])
+def test_a_time_that_leaves_all_rows_or_too_few_is_not_tried(
+    since: int, data: Dataset, trained: Trained, golden: Dataset
+) -> None:
+    again = train(WEAR, data, UNTIL_MS, COLD, golden, "wear-1", tried_since=[since])
+    assert again == trained
+
+
 def test_the_reference_describes_the_training_rows(trained: Trained, data: Dataset) -> None:
     count = int((~golden_rows(data.ids, 0.1)).sum())
     assert trained.reference_count == count == trained.metrics["training_rows"]

@@ -25,10 +25,17 @@ TASK = Task(
     tuple(Numeric(name) for name in FEATURES),
     "late",
     retrain=RetrainPolicy(
-        first_labels=2500, new_labels=2000, cooldown_hours=24 * 5, votes=2, of_windows=3
+        first_labels=2500,
+        new_labels=2000,
+        cooldown_hours=24 * 5,
+        votes=2,
+        of_windows=3,
+        refresh=None,
     ),
 )
 POLICY = RetrainReactor(TASK)
+REFRESHING = RetrainReactor(replace(TASK, retrain=replace(TASK.retrain, refresh=0.1, follow_ups=1)))
+"""Once in six days, a tenth of the training time."""
 
 
 def window(day: int, version: str) -> dict[str, Any]:
@@ -177,9 +184,87 @@ def test_windows_of_too_few_rows_do_not_vote() -> None:
 
 
 def test_lasting_degradation_asks_for_a_model() -> None:
-    (request,) = requests(run(day(0), day(1, loss=0.6), day(2, loss=0.61)))
+    (request,) = requests(run(day(0), day(1, loss=0.53), day(2, loss=0.54)))
     assert request["trigger"] == "performance"
-    assert request["reason"] == "log-loss 0.610 > 0.520, a vote in 2 of the last 3 days"
+    assert request["reason"] == "log-loss 0.540 > 0.520, a vote in 2 of the last 3 days"
+    assert request["tried_since"] == [DAY]
+
+
+def test_a_single_day_beyond_chance_is_no_reason_and_one_far_beyond_it_is() -> None:
+    calm = [day(0), day(1)]
+    assert requests(run(*calm, day(2, loss=0.54), day(3))) == []
+    # 0.55 is twice as far above the expected 0.49 as the threshold 0.52
+    (request,) = requests(run(*calm, day(2, loss=0.55), day(3)))
+    assert request["trigger"] == "performance" and request["event_time"] == 4 * DAY
+    assert request["reason"] == (
+        "log-loss 0.550 > 0.520, so far beyond chance that one day suffices"
+    )
+    assert request["tried_since"] == [2 * DAY]
+    patient = RetrainReactor(replace(TASK, retrain=replace(TASK.retrain, sure_at=None)))
+    assert requests(run(*calm, day(2, loss=0.9), day(3), policy=patient)) == []
+
+
+def test_a_day_of_few_labels_does_not_suffice() -> None:
+    assert requests(run(day(0), day(1), day(2, loss=2.0, labelled=99), day(3))) == []
+
+
+def test_a_sure_day_is_no_reason_once_calm_days_follow() -> None:
+    patient = replace(TASK, retrain=replace(TASK.retrain, new_labels=3500))
+    days = [day(0), day(1, loss=0.6), day(2), day(3), day(4)]
+    assert requests(run(*days, policy=RetrainReactor(patient))) == []
+
+
+def test_without_since_change_no_shorter_training_time_is_tried() -> None:
+    whole = RetrainReactor(replace(TASK, retrain=replace(TASK.retrain, since_change=False)))
+    (request,) = requests(run(day(0), day(1, loss=0.6), policy=whole))
+    assert request["tried_since"] == []
+
+
+def test_a_model_is_refreshed_after_a_share_of_its_training_time() -> None:
+    first, *more = requests(run(*grown_year(30), policy=REFRESHING))
+    assert first["trigger"] == "first_labels" and first["event_time"] == 4 * DAY
+    assert [r["trigger"] for r in more] == ["refresh"] * 4
+    assert [r["event_time"] // DAY for r in more] == [10, 16, 22, 28]
+    assert more[0]["reason"] == "no training for 6 of the 60 days that one reads"
+    assert more[0]["tried_since"] == [10 * DAY - 15 * DAY, 10 * DAY - 30 * DAY]
+
+
+def test_a_refreshed_model_that_expects_another_loss_is_followed_up() -> None:
+    def after(expected: float) -> list[tuple[str, int]]:
+        calm = grown_year(9)  # asked for a refresh on day 10
+        better = [day(n, version="toy-2", expected=expected) for n in range(9, 18)]
+        asked = requests(run(*calm, *better, policy=REFRESHING))
+        return [(r["trigger"], r["event_time"] // DAY) for r in asked if r["event_time"] > 4 * DAY]
+
+    assert after(0.48) == [("refresh", 10), ("refresh", 16)]
+    followed = [("refresh", 10), ("follow_up", 13), ("refresh", 19)]
+    assert after(0.5 * 0.89) == after(0.5 * 1.11) == followed
+
+
+def test_a_change_is_followed_up_that_a_vain_refresh_came_before() -> None:
+    """Every window in sight votes when the loss does, and still the refresh knew of no change."""
+    worse = [day(n, loss=0.51 if n == 10 else 0.53) for n in (10, 11, 12)]
+    calm = [day(n, version="toy-2") for n in range(13, 18)]
+    one_vote = replace(REFRESHING.task.retrain, of_windows=2)
+    policy = RetrainReactor(replace(TASK, retrain=one_vote))
+    asked = requests(run(*grown_year(10), *worse, *calm, policy=policy))
+    assert [(r["trigger"], r["event_time"] // DAY) for r in asked] == [
+        ("first_labels", 4),
+        ("refresh", 10),
+        ("performance", 14),
+        ("follow_up", 15),
+    ]
+
+
+def test_a_claim_need_not_wait_after_a_refresh() -> None:
+    worse = [day(n, loss=0.6) for n in (10, 11)]
+    asked = requests(run(*grown_year(10), *worse, policy=REFRESHING))
+    assert [(r["trigger"], r["event_time"] // DAY) for r in asked] == [
+        ("first_labels", 4),
+        ("refresh", 10),
+        ("performance", 12),
+    ]
+    assert asked[-1]["tried_since"] == [10 * DAY]
 
 
 def test_page_hinkley_s_alarms_vote_like_degradations() -> None:
@@ -399,12 +484,12 @@ def topics(draw: st.DrawFn) -> tuple[list[Event], list[Event], list[Event]]:
 
 
 @settings(max_examples=150, deadline=None)
-@given(topics(), st.randoms(use_true_random=False))
+@given(topics(), st.sampled_from([POLICY, REFRESHING]), st.randoms(use_true_random=False))
 def test_how_far_each_topic_was_read_does_not_matter(
-    lanes: tuple[list[Event], ...], random: Any
+    lanes: tuple[list[Event], ...], policy: RetrainReactor, random: Any
 ) -> None:
     def ends(events: list[Event]) -> tuple[dict[str, Any], str]:
-        answers, state = play(events)
+        answers, state = play(events, policy)
         assert len({answer.id for answer in answers}) == len(answers)
         return {answer.id: answer for answer in answers}, fingerprint(state)
 

@@ -100,7 +100,9 @@ def test_the_policy_sees_the_change_and_gains_by_it(history: History, runs: dict
     assert own.found == own.changes == 1 and own.false_alarms is not None
     assert own.delay_days is not None and own.delay_days < 4
     assert own.log_loss < 0.7 * found["never"].log_loss
-    assert own.retrains < found["daily"].retrains
+    assert own.retrains < found["daily"].retrains and own.log_loss < found["daily"].log_loss
+    promoted = [retrain.verdict for retrain in runs["task"].retrains if retrain.promoted]
+    assert any("learned from the newest" in verdict for verdict in promoted)
     assert found["never"].found == 0 and found["never"].delay_days is None
     assert min(m.regret for m in found.values()) == 0.0
 
