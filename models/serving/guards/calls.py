@@ -215,19 +215,18 @@ class _Admitted:
 
     async def __aenter__(self) -> Caller:
         guard = self._call.guard
-        self._place = guard.place(address(self._context.peer()))
         try:
-            self._place.__enter__()
+            self._entered = guard.enter(address(self._context.peer()))
         except Refused as refused:
             await abort(refused, self._context)
         try:
             return self._call.identify(self._context)
         except Refused as refused:
-            self._place.__exit__(None, None, None)
+            guard.leave(self._entered)
             await abort(refused, self._context)
 
     async def __aexit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        self._place.__exit__(None, None, None)
+        self._call.guard.leave(self._entered)
         if isinstance(error, Refused):
             await abort(error, self._context)
 
