@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
 
-from fastapi import Request
+from fastapi import Request, Response
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -62,12 +63,12 @@ class Guarded:
         except Refused as refused:
             await _refuse(refused, scope, receive, answer)
         except Problem as problem:
-            await response(problem, Request(scope))(scope, receive, answer)
+            await _said(problem, scope)(scope, receive, answer)
         except TimeoutError:
             if answer.started:
                 raise
             detail = f"not answered within {self._guard.settings.timeout_s:g} s; send it again"
-            await response(Problem(503, detail), Request(scope))(scope, receive, answer)
+            await _refuse(Refused(503, "timeout", detail, RETRY_S), scope, receive, answer)
         except ClientDisconnect:
             pass
 
@@ -197,8 +198,16 @@ async def _play(answer: bytes, send: Send) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
+def _said(problem: Problem, scope: Scope) -> Response:
+    """As the routes say it: problem details, or `{"error": ...}` where Open Inference is spoken."""
+    if scope["path"].startswith("/v2"):
+        body = json.dumps({"error": problem.detail})
+        return Response(body, problem.status, media_type="application/json")
+    return response(problem, Request(scope))
+
+
 async def _refuse(refused: Refused, scope: Scope, receive: Receive, send: Send) -> None:
-    answer = response(Problem(refused.status, refused.detail), Request(scope))
+    answer = _said(Problem(refused.status, refused.detail), scope)
     if refused.retry_after_s is not None:
         answer.headers["Retry-After"] = str(refused.retry_after_s)
     if refused.status == 401:
