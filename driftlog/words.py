@@ -214,6 +214,21 @@ def _shadow(data: Data) -> str:
     )
 
 
+def _issued(data: Data) -> str:
+    until = f" until {moment(data['expires'])}" if data.get("expires") else ""
+    new = " (rotated)" if data.get("replaces") else ""
+    return f"{data['name']}{new} may {', '.join(data['scopes'])}{until}: {data['reason']}"
+
+
+def _revoked(data: Data) -> str:
+    return f"{data['name']} from {moment(data['from_time'])}: {data['reason']}"
+
+
+def _refused(data: Data) -> str:
+    task = f" at {data['task']}" if data["task"] else ""
+    return f"{data['count']} of {data['caller']}{task} in a minute: {data['cause']}"
+
+
 _WORDS: dict[str, Callable[[Data], str]] = {
     "PredictionMade": _prediction,
     "PredictionCorrected": _corrected,
@@ -248,4 +263,7 @@ _WORDS: dict[str, Callable[[Data], str]] = {
     "AlertResolved": _alert,
     "FaultInjected": _fault,
     "StateHashed": _hash,
+    "KeyIssued": _issued,
+    "KeyRevoked": _revoked,
+    "RequestsRefused": _refused,
 }

@@ -333,7 +333,12 @@ class FetchClient:
                 if not lost:
                     await self._lookup.wait()
                     continue
-                await self._find(lost)
+                try:
+                    await self._find(lost)
+                except LogUnavailable as error:  # brokers take us for nobody
+                    for part in lost:
+                        part.fail(error)
+                    self._news.set()
                 await asyncio.sleep(
                     BACKOFF_S
                 )  # also where all are found: it may be the dead one still

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -19,17 +20,15 @@ from structlog.testing import capture_logs
 
 from infra.redis import find_redis_server, redis_ready
 from infra.settings import HOST, Settings
-from models.serving.guards.issuing import revoked
 from models.serving.guards.limits import Limit, LocalBuckets, SharedBuckets
 from models.serving.guards.once import BUSY, KNOWN, MINE, OTHER, Once
 from models.serving.guards.shared import RedisScripts
 from schemas.catalogue import AUDIT, predictions_topic, system_topics
 from schemas.registry.client import RegistryClient
-from streams.log import LogWriter, connect_codec, read
+from streams.log import connect_codec, read
 from streams.topics import ensure_topics, register_schemas
 from tests.integration.clusters import eventually
 from tests.integration.guarded_replica import warm_codec
-from tests.unit.models.guard_parts import bearer, folded, issue
 from tests.unit.models.serving_parts import FLIGHTS, flight
 
 pytestmark = pytest.mark.integration
@@ -244,15 +243,20 @@ def test_keys_take_effect_while_the_service_runs(cluster: Settings) -> None:
     """The real service: open on loopback, closed by the first key, and a revoked key is refused."""
     register_schemas(RegistryClient(cluster.registry, cluster.home / "schemas"), system_topics())
     schemas = connect_codec(cluster)
-    writer = LogWriter(cluster.bootstrap, schemas)
     env = {**os.environ, **cluster.to_env(), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "driftlog.services", "serving"]
     url = f"http://{HOST}:{cluster.port(18000)}/metrics"
 
-    def status(number: int = 0) -> int:
+    def status(key: str = "") -> int:
         with suppress(httpx.HTTPError):
-            return httpx.get(url, headers=bearer(number) if number else {}).status_code
+            headers = {"Authorization": f"Bearer {key}"} if key else {}
+            return httpx.get(url, headers=headers).status_code
         return 0
+
+    def driftlog(*words: str) -> list[dict[str, Any]]:
+        told = [sys.executable, "-m", "driftlog", "keys", *words, "--json"]
+        done = subprocess.run(told, check=True, env=env, cwd=ROOT, capture_output=True, text=True)
+        return [json.loads(line) for line in done.stdout.splitlines()]
 
     public = {**env, "DRIFTLOG_SERVING_HOST": "0.0.0.0"}
     refused = subprocess.run(
@@ -261,16 +265,15 @@ def test_keys_take_effect_while_the_service_runs(cluster: Settings) -> None:
     assert refused.returncode == 1
     assert "driftlog keys create" in refused.stdout + refused.stderr
 
-    made = issue(1, "*:read", name="scraper")
-    (known,) = folded(made).issued.values()
     with subprocess.Popen(command, env=env, cwd=ROOT) as serving:
         try:
             eventually(lambda: status() == 200, 60)
-            writer.append([made])
+            (made,) = driftlog("create", "--name", "scraper", "--scope", "*:read")
             eventually(lambda: status() == 401, 30)
-            eventually(lambda: status(1) == 200, 30)
-            writer.append([revoked(known, made.time, "ann", "leaked")])
-            eventually(lambda: status(1) == 401, 30)
+            eventually(lambda: status(made["key"]) == 200, 30)
+            driftlog("revoke", "scraper", "--reason", "leaked")
+            eventually(lambda: status(made["key"]) == 401, 30)
+            assert [row["state"] for row in driftlog("list", "--all")] == ["revoked_key"]
         finally:
             serving.terminate()
         assert serving.wait(30) == 0

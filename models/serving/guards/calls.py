@@ -104,26 +104,25 @@ class _Call:
             return await self._answer_once(self._once, str(key), caller, raw, request, context)
         return self._write(await self._handler.unary_unary(request, context))
 
-    async def unary_stream(self, raw: bytes, context: Any) -> AsyncIterator[bytes]:
+    async def unary_stream(self, raw: bytes, context: Any) -> None:
         async with _Admitted(self, context) as caller:
             request = await self._read(raw, context)
             await self._let_in(caller, request)
-            async for answer in self._handler.unary_stream(request, context):
-                yield self._write(answer)
+            within = _Within(self, caller, context)
+            await within.send(self._handler.unary_stream(request, within))
 
-    async def stream_unary(self, raws: AsyncIterator[bytes], context: Any) -> bytes:
+    async def stream_unary(self, _: AsyncIterator[bytes], context: Any) -> bytes:
         async with _Admitted(self, context) as caller:
             await self._no_key(context)
-            asked = self._asked(raws, caller, context)
-            return self._write(await self._handler.stream_unary(asked, context))
+            within = _Within(self, caller, context)
+            return self._write(await self._handler.stream_unary(within, within))
         raise AssertionError("a refused call was aborted")
 
-    async def stream_stream(self, raws: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+    async def stream_stream(self, _: AsyncIterator[bytes], context: Any) -> None:
         async with _Admitted(self, context) as caller:
             await self._no_key(context)
-            asked = self._asked(raws, caller, context)
-            async for answer in self._handler.stream_stream(asked, context):
-                yield self._write(answer)
+            within = _Within(self, caller, context)
+            await within.send(self._handler.stream_stream(within, within))
 
     def identify(self, context: Any) -> Caller:
         value = str(self._metadata.get("authorization", ""))
@@ -135,17 +134,17 @@ class _Call:
     def guard(self) -> Guard:
         return self._guard
 
-    async def _asked(
-        self, raws: AsyncIterator[bytes], caller: Caller, context: Any
-    ) -> AsyncIterator[Any]:
-        """The messages of a stream; one that is refused ends the call."""
-        async for raw in raws:
-            request = await self._read(raw, context)
-            try:
-                await self._let_in(caller, request)
-            except Refused as refused:
-                await abort(refused, context)
-            yield request
+    async def incoming(self, raw: bytes, caller: Caller, context: Any) -> Any:
+        """A message of a stream; one that is refused ends the call."""
+        request = await self._read(raw, context)
+        try:
+            await self._let_in(caller, request)
+        except Refused as refused:
+            await abort(refused, context)
+        return request
+
+    def outgoing(self, answer: Any) -> bytes:
+        return self._write(answer)
 
     async def _let_in(self, caller: Caller, request: Any) -> None:
         guard, need = self._guard, self._need
@@ -206,6 +205,48 @@ class _Call:
         return written
 
 
+class _Within:
+    """What a streaming handler is given for its context and its messages.
+
+    Handlers may iterate and yield, or read from the context and write to it; both ways every message that
+    comes in is guarded.
+    """
+
+    def __init__(self, call: _Call, caller: Caller, context: Any) -> None:
+        self._call = call
+        self._caller = caller
+        self._context = context
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+    def __aiter__(self) -> _Within:
+        return self
+
+    async def __anext__(self) -> Any:
+        message = await self.read()
+        if message is grpc.aio.EOF:
+            raise StopAsyncIteration
+        return message
+
+    async def read(self) -> Any:
+        raw = await self._context.read()
+        if raw is grpc.aio.EOF:
+            return raw
+        return await self._call.incoming(raw, self._caller, self._context)
+
+    async def write(self, answer: Any) -> None:
+        await self._context.write(self._call.outgoing(answer))
+
+    async def send(self, answers: Any) -> None:
+        """What a handler returned: its answers, or the coroutine that writes them."""
+        if not hasattr(answers, "__aiter__"):
+            await answers
+            return
+        async for answer in answers:
+            await self.write(answer)
+
+
 class _Admitted:
     """A caller with a place, within the time of a request; what is refused aborts the call."""
 
@@ -215,19 +256,18 @@ class _Admitted:
 
     async def __aenter__(self) -> Caller:
         guard = self._call.guard
-        self._place = guard.place(address(self._context.peer()))
         try:
-            self._place.__enter__()
+            self._entered = guard.enter(address(self._context.peer()))
         except Refused as refused:
             await abort(refused, self._context)
         try:
             return self._call.identify(self._context)
         except Refused as refused:
-            self._place.__exit__(None, None, None)
+            guard.leave(self._entered)
             await abort(refused, self._context)
 
     async def __aexit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        self._place.__exit__(None, None, None)
+        self._call.guard.leave(self._entered)
         if isinstance(error, Refused):
             await abort(error, self._context)
 

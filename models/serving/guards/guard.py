@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
@@ -64,6 +63,11 @@ class Caller:
     @property
     def shown(self) -> str:
         return self.name or self.address
+
+    @property
+    def bucket(self) -> str:
+        """A key that is named like an address is still somebody else."""
+        return f"key {self.name}" if self.name else f"address {self.address}"
 
 
 @dataclass(slots=True)
@@ -143,27 +147,26 @@ class Guard:
         """Take a token; None where there is no limit. Raises Refused 429."""
         if caller.limit is None:
             return None
-        taken = await self.buckets.take(caller.shown, caller.limit)
+        taken = await self.buckets.take(caller.bucket, caller.limit)
         if taken.granted:
             return taken
         wait = whole_seconds(taken.wait_s)
         detail = f"{caller.shown} may make {caller.limit.rate:g} requests a second: wait {wait} s"
         raise self.refuse(caller, task, Refused(429, RATE, detail, wait))
 
-    @contextmanager
-    def place(self, address: str) -> Iterator[None]:
-        """One of `max_in_flight` places for the time of a request; raises Refused 429 at once."""
+    def enter(self, address: str) -> float:
+        """Take one of `max_in_flight` places; raises Refused 429 at once. Returns what `leave` wants."""
         if self.in_flight >= self.settings.max_in_flight:
             wait = whole_seconds(self._latency_s)
             detail = f"{self.in_flight} requests are being answered already: wait {wait} s"
             raise self._refusal(address, "", Refused(429, OVERLOAD, detail, wait))
         self.in_flight += 1
-        begun = self.clock()
-        try:
-            yield
-        finally:
-            self.in_flight -= 1
-            self._latency_s += LATENCY_WEIGHT * (self.clock() - begun - self._latency_s)
+        return self.clock()
+
+    def leave(self, entered: float) -> None:
+        """The request is over."""
+        self.in_flight -= 1
+        self._latency_s += LATENCY_WEIGHT * (self.clock() - entered - self._latency_s)
 
     def of_one(self, need: Need) -> str | None:
         """The task of a call whose route names none: the one that is served, if it is one."""

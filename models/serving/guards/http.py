@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 
-from fastapi import Request
+from fastapi import Request, Response
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from models.serving.bodies import BODY_TIMEOUT_S, parse_json
 from models.serving.guards.guard import TOO_LARGE, Caller, Guard, Refused
 from models.serving.guards.limits import Taken
-from models.serving.guards.needs import OPEN, of_path
+from models.serving.guards.needs import OPEN, Need, of_path
 from models.serving.guards.once import (
     BUSY,
     KNOWN,
@@ -53,25 +54,28 @@ class Guarded:
             return
         answer = _Sending(send)
         try:
-            with self._guard.place(_address(scope)):
+            entered = self._guard.enter(_address(scope))
+            try:
                 async with asyncio.timeout(self._guard.settings.timeout_s):
-                    await self._serve(scope, receive, answer)
+                    await self._serve(need, scope, receive, answer)
+            finally:
+                self._guard.leave(entered)
         except Refused as refused:
             await _refuse(refused, scope, receive, answer)
         except Problem as problem:
-            await response(problem, Request(scope))(scope, receive, answer)
+            await _said(problem, scope)(scope, receive, answer)
         except TimeoutError:
             if answer.started:
                 raise
             detail = f"not answered within {self._guard.settings.timeout_s:g} s; send it again"
-            await response(Problem(503, detail), Request(scope))(scope, receive, answer)
+            await _refuse(Refused(503, "timeout", detail, RETRY_S), scope, receive, answer)
         except ClientDisconnect:
             pass
 
-    async def _serve(self, scope: Scope, receive: Receive, send: _Sending) -> None:
+    async def _serve(self, need: Need, scope: Scope, receive: Receive, send: _Sending) -> None:
         guard = self._guard
-        caller = guard.identify(_credential(scope), _address(scope))
-        need = of_path(scope["path"], scope["method"])
+        headers = dict(scope["headers"])
+        caller = guard.identify(_credential(headers), _address(scope))
         assert need.action is not None
         task = guard.of_one(need)
         body: bytes | None = None
@@ -79,11 +83,11 @@ class Guarded:
             body = await self._read(scope, receive, caller)
             task = _task_in(body)
         guard.authorise(caller, need.action, task)
-        declared = _header(scope, b"content-length")
+        declared = headers.get(b"content-length", b"")
         if declared.isdigit() and int(declared[:20]) > guard.settings.max_body:
             raise self._too_large(caller, task)
         send.add(_ration_headers(caller, await guard.ration(caller, task)))
-        key = _header(scope, b"idempotency-key").decode("latin-1")
+        key = headers.get(b"idempotency-key", b"").decode("latin-1")
         if key and self._once is not None and need.action in (PREDICT, LABEL):
             body = await self._read(scope, receive, caller) if body is None else body
             await self._answer_once(self._once, key, caller, body, scope, send)
@@ -194,12 +198,21 @@ async def _play(answer: bytes, send: Send) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
+def _said(problem: Problem, scope: Scope) -> Response:
+    """As the routes say it: problem details, or `{"error": ...}` where Open Inference is spoken."""
+    if scope["path"].startswith("/v2"):
+        body = json.dumps({"error": problem.detail})
+        return Response(body, problem.status, media_type="application/json")
+    return response(problem, Request(scope))
+
+
 async def _refuse(refused: Refused, scope: Scope, receive: Receive, send: Send) -> None:
-    answer = response(Problem(refused.status, refused.detail), Request(scope))
+    answer = _said(Problem(refused.status, refused.detail), scope)
     if refused.retry_after_s is not None:
         answer.headers["Retry-After"] = str(refused.retry_after_s)
     if refused.status == 401:
-        known = ', error="invalid_token"' if _header(scope, b"authorization") else ""
+        said = b"authorization" in dict(scope["headers"])
+        known = ', error="invalid_token"' if said else ""
         answer.headers["WWW-Authenticate"] = REALM + known
     elif refused.scope:
         wanted = f', error="insufficient_scope", scope="{_quotable(refused.scope)}"'
@@ -248,12 +261,8 @@ def _task_in(body: bytes) -> str | None:
     return task if isinstance(task, str) else None
 
 
-def _header(scope: Scope, name: bytes) -> bytes:
-    return next((value for key, value in scope["headers"] if key == name), b"")
-
-
-def _credential(scope: Scope) -> str | None:
-    value = _header(scope, b"authorization")
+def _credential(headers: Mapping[bytes, bytes]) -> str | None:
+    value = headers.get(b"authorization", b"")
     if value[: len(_BEARER)].lower() != _BEARER:
         return None
     return value[len(_BEARER) :].strip().decode("latin-1")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from models.serving.guards.scopes import ANY, LABEL, PREDICT, READ
 
@@ -29,6 +30,7 @@ _MODEL = re.compile(r"/v2/models/([^/]+)(?:/versions/[^/]+)?(?:/([^/]+))?").full
 _ACTIONS = {"predict": PREDICT, "labels": LABEL, "label": LABEL, "infer": PREDICT}
 
 
+@lru_cache(1024)
 def of_path(path: str, method: str) -> Need:
     """Of an HTTP request. What is not known needs `read`, or every action if it is no mere look."""
     if path in _OPEN_PATHS:
@@ -47,6 +49,7 @@ _OPEN_METHODS = ("/grpc.health.v1.Health/",)
 _OPEN_CALLS = frozenset(("ServerLive", "ServerReady"))
 
 
+@lru_cache(1024)
 def of_method(method: str) -> Need:
     """Of a gRPC method, `/package.Service/Method`; the messages name the task."""
     call = method.rpartition("/")[2]

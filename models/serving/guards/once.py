@@ -22,7 +22,6 @@ from typing import Any
 import structlog
 
 from models.serving.guards.limits import SharedRedis
-from models.serving.service import wall_clock_ms
 from schemas.event import derived_id
 
 logger = structlog.get_logger()
@@ -81,7 +80,7 @@ def new_id(fresh: Callable[[], str]) -> str:
 def now_ms() -> int:
     """For `Service.now_ms`: when a request with this key first came."""
     now = pinned.get()
-    return wall_clock_ms() if now is None else now.since
+    return time.time_ns() // 1_000_000 if now is None else now.since
 
 
 def scope_of(caller: str, route: str, key: str) -> str:

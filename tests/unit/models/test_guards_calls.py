@@ -68,6 +68,11 @@ class Servicer:
         async for message in messages:
             yield await self.predict(message, context)
 
+    async def written(self, _: AsyncIterator[Message], context: Any) -> None:
+        """The same, in the other style of grpc.aio."""
+        while (message := await context.read()) is not grpc.aio.EOF:
+            await context.write(await self.predict(message, context))
+
     def handlers(self) -> grpc.GenericRpcHandler:
         how = {
             "request_deserializer": Message.read,
@@ -75,7 +80,13 @@ class Servicer:
         }
         unary = grpc.unary_unary_rpc_method_handler(self.predict, **how)
         stream = grpc.stream_stream_rpc_method_handler(self.stream, **how)
-        methods = {"Predict": unary, "PredictStream": stream, "Label": unary}
+        written = grpc.stream_stream_rpc_method_handler(self.written, **how)
+        methods = {
+            "Predict": unary,
+            "PredictStream": stream,
+            "PredictWritten": written,
+            "Label": unary,
+        }
         return grpc.method_handlers_generic_handler("driftlog.v1.Serving", methods)
 
 
@@ -183,18 +194,19 @@ async def test_a_call_that_takes_too_long_is_given_up() -> None:
     assert made.in_flight == 0
 
 
-async def test_each_message_of_a_stream_needs_its_scope() -> None:
+@pytest.mark.parametrize("method", [STREAM, "/driftlog.v1.Serving/PredictWritten"])
+async def test_each_message_of_a_stream_needs_its_scope(method: str) -> None:
     access = folded(issue(1, "flights:predict"))
     servicer = Servicer()
     made = guard(PUBLIC, access)
     async with calling(made, servicer) as channel:
-        call = channel.stream_stream(STREAM, Message.write, Message.read)(metadata=said(1))
+        call = channel.stream_stream(method, Message.write, Message.read)(metadata=said(1))
         await call.write(Message("flights"))
         assert (await call.read()).task == "flights"
         await call.write(Message("loans"))
         refused = await status_of(call.read())
         assert refused.code() == grpc.StatusCode.PERMISSION_DENIED
-        keyed = channel.stream_stream(STREAM, Message.write, Message.read)(
+        keyed = channel.stream_stream(method, Message.write, Message.read)(
             metadata=said(1, idempotency_key="a")
         )
         assert (await status_of(keyed.read())).code() == grpc.StatusCode.INVALID_ARGUMENT

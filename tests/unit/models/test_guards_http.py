@@ -43,6 +43,8 @@ async def test_without_a_key_only_health_is_answered() -> None:
             answer = await http.get(path)
             assert answer.status_code == 401, path
             assert answer.headers["www-authenticate"] == 'Bearer realm="driftlog"'
+        other = await http.post("/v2/models/flights/infer", json={})
+        assert other.status_code == 401 and set(other.json()) == {"error"}
         answer = await http.post(PREDICT, json=ASK)
         assert answer.status_code == 401
         assert answer.headers["content-type"] == "application/problem+json"
