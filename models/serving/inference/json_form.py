@@ -38,7 +38,7 @@ def read_infer(
         raise _wrong(_ascii(name), f"is unknown; a request has {', '.join(sorted(_KNOWN))}")
     for name, value in path.items():
         said = document.get(name)
-        if said is not None and value not in ("", said):
+        if said is not None and _text(said, name) != value and value:
             raise _wrong(name, f"is not {value!r}, which the path says")
     binary = b"" if json_bytes is None else raw[json_bytes:]
     inputs = _inputs(document.get("inputs"), binary)
@@ -47,7 +47,9 @@ def read_infer(
     names = [_text(item.get("name"), f"outputs[{i}].name") for i, item in enumerate(outputs)]
     identity = document.get("id", "")
     return (
-        Infer(inputs, names, parameters, _text(identity, "id")),
+        Infer(
+            inputs, names, parameters, _text(identity, "id"), document.get("model_version") or ""
+        ),
         _wanted_binary(outputs, parameters),
     )
 
