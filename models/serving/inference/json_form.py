@@ -47,7 +47,9 @@ def read_infer(
     names = [_text(item.get("name"), f"outputs[{i}].name") for i, item in enumerate(outputs)]
     identity = document.get("id", "")
     return (
-        Infer(inputs, names, parameters, _text(identity, "id")),
+        Infer(
+            inputs, names, parameters, _text(identity, "id"), document.get("model_version") or ""
+        ),
         _wanted_binary(outputs, parameters),
     )
 

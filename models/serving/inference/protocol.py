@@ -20,12 +20,16 @@ EXTENSIONS = ("binary_tensor_data",)
 
 @dataclass(frozen=True, slots=True)
 class Infer:
-    """A request for inference. `outputs`: names, all if empty; `id` is given back and means nothing."""
+    """A request for inference. `outputs`: names, all if empty; `id` is given back and means nothing.
+
+    `version`: the one that the body asks for, beside what the path says.
+    """
 
     inputs: Sequence[Tensor]
     outputs: Sequence[str] = ()
     parameters: Mapping[str, Any] = field(default_factory=dict)
     id: str = ""
+    version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +48,7 @@ async def infer(service: Service, name: str, version: str, asked: Infer, raw: by
 
     A `version` that is given must be the champion.
     """
-    desk = model(service, name, version)
+    desk = model(service, name, version or asked.version)
     unknown = [output for output in asked.outputs if output not in OUTPUTS]
     if unknown:
         why = f"has no tensor {unknown[0][:80]!r}: there are {', '.join(OUTPUTS)}"

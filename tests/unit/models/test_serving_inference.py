@@ -204,6 +204,7 @@ WRONG: list[tuple[Any, str]] = [
     ({"inputs": tensors(), "parameters": {"event_time": -1}}, "event_time"),
     ({"inputs": tensors(), "more": 1}, "more"),
     ({"inputs": tensors(), "model_name": "trains"}, "model_name"),
+    ({"inputs": tensors(), "model_version": {}}, "model_version"),
 ]
 
 
@@ -291,6 +292,16 @@ async def test_unknown_models_and_versions_are_a_404(http: httpx.AsyncClient, pa
     ):
         assert answer.status_code == 404
         assert "flights" in answer.json()["error"]
+
+
+async def test_a_version_in_the_body_must_be_the_champion(http: httpx.AsyncClient) -> None:
+    statuses = {"flights-1": 200, None: 200, "flights-0": 404}
+    for version, status in statuses.items():
+        asked = {"inputs": tensors(), "model_name": "flights", "model_version": version}
+        assert (await http.post(INFER, json=asked)).status_code == status
+    other = {"inputs": tensors(), "model_version": "flights-0"}
+    path = f"{MODEL}/versions/flights-1/infer"
+    assert (await http.post(path, json=other)).status_code == 400
 
 
 async def test_a_silent_log_is_a_503(http: httpx.AsyncClient, log: MemoryLog) -> None:
