@@ -33,9 +33,7 @@ class WordNumbers:
 
     def numbers(self, text: str | None) -> list[int]:
         found = words(text) if text else []
-        wanted = (
-            [*found, *map(" ".join, pairwise(found))] if self.pairs else found
-        )
+        wanted = [*found, *map(" ".join, pairwise(found))] if self.pairs else found
         known = dict.fromkeys(1 + word_hash(word) % self.buckets for word in wanted)
         kept = list(known)[: self.length]
         return kept + [0] * (self.length - len(kept))

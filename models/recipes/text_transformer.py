@@ -83,7 +83,7 @@ def text_transformer(
         linear = torch.nn.Linear(width, 1)
         learned = _thaw(given.model, layers)
         if layers:
-            groups = [
+            groups: list[dict[str, Any]] = [
                 {"params": learned, "lr": encoder_learning_rate},
                 {"params": list(linear.parameters())},
             ]
