@@ -44,8 +44,8 @@ def train(
 ) -> checkpoints.Standing:
     """Where the training stands in the end, gathered. `module`: a Sequential of the recipes' layers.
 
-    `held`: is given the bytes of weights and optimiser state in each rank. Raises CannotTrain with the reason of
-    the rank that failed first; the others are ended.
+    `held`: is given the bytes of weights and optimiser state in each rank. Raises CannotTrain with the
+    reason of the rank that failed first; the others are ended.
     """
     torch = torch_or_refuse()
     from safetensors.torch import save_file

@@ -44,7 +44,7 @@ PARALLEL = ("ddp", "fsdp", "zero")
 
 @dataclass(frozen=True, slots=True)
 class Parallel:
-    """`processes` share each batch: 'ddp' copies all, 'zero' shares out the optimiser, 'fsdp' the weights, too.
+    """`processes` share each batch. 'ddp' copies all, 'zero' shares out the optimiser, 'fsdp' weights, too.
 
     `timeout_s`: how long one may wait for another.
     """
