@@ -1,10 +1,10 @@
-"""Snapshots every night by Prefect (extra `prefect`): one of each task, each tried again by itself.
+"""Snapshots every night by Prefect: one of each task, each tried again by itself.
 
-    python -m models.prefect_flow flights loans --cron "0 2 * * *" --timezone Europe/Berlin
+    PREFECT/bin/python models/prefect_flow.py flights loans --cron "0 2 * * *" --driftlog .venv/bin/driftlog
 
 stays up and takes them when it is time; its runs are seen in Prefect's own pages. A snapshot is taken by
-`driftlog snapshots take`, so it is a SnapshotTaken in the log like any other. Prefect may live in an
-environment of its own: name the driftlog that it is to call with `--driftlog`.
+`driftlog snapshots take`, so it is a SnapshotTaken in the log like any other. Prefect lives in an environment
+of its own (its server wants an older FastAPI): this file needs nothing else; `--driftlog` names the command.
 """
 
 from __future__ import annotations
@@ -13,21 +13,20 @@ import argparse
 import json
 import shlex
 import subprocess
-import sys
 from collections.abc import Sequence
 
 from prefect import flow, get_run_logger, task
 
 LIMIT_S = 3_600
 RETRIES, DELAY_S = 3, 60
-HERE = f"{shlex.quote(sys.executable)} -m driftlog"
+HERE = "driftlog"
 
 
 class SnapshotFailed(Exception):
     """No snapshot of a task was taken; the message is driftlog's own."""
 
 
-@task(
+@task(  # type: ignore[untyped-decorator]
     name="snapshot", retries=RETRIES, retry_delay_seconds=DELAY_S, task_run_name="snapshot-{name}"
 )
 def take(name: str, driftlog: str = HERE) -> str:
@@ -42,7 +41,7 @@ def take(name: str, driftlog: str = HERE) -> str:
     return str(taken["snapshot"])
 
 
-@flow(name="driftlog-snapshots")
+@flow(name="driftlog-snapshots")  # type: ignore[untyped-decorator]
 def nightly_snapshots(tasks: list[str], driftlog: str = HERE) -> dict[str, str]:
     """Task -> SHA-256. One that fails keeps no other back; raises SnapshotFailed in the end."""
     running = {name: take.submit(name, driftlog) for name in tasks}
@@ -54,7 +53,7 @@ def nightly_snapshots(tasks: list[str], driftlog: str = HERE) -> dict[str, str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m models.prefect_flow", description=__doc__)
+    parser = argparse.ArgumentParser(prog="prefect_flow.py", description=__doc__)
     parser.add_argument("tasks", nargs="+", metavar="TASK")
     parser.add_argument("--cron", default="0 2 * * *", help="When, as cron says it.")
     parser.add_argument("--timezone", default="UTC")
