@@ -12,6 +12,7 @@ from models.recipes import CannotTrain, checkpoints, sharded
 from models.recipes.losses import class_weights
 from models.recipes.torch_training import Parallel, Plan, reproducible, train
 
+pytestmark = pytest.mark.integration
 torch = pytest.importorskip("torch", reason="PyTorch is in the extra 'deep'")
 TOLERANCE = 2e-6
 ROWS, WIDTH = 203, 12
