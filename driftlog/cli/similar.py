@@ -50,8 +50,8 @@ def similar(
 ) -> None:
     """Find the logged predictions whose features lie nearest to one prediction's, with their outcomes.
 
-    Numbers are compared in standard deviations, categories as equal or not; nearness is the cosine of the
-    deviations from the mean. Exact, and the same on every device.
+    Numbers are compared in standard deviations, categories as equal or not, texts not at all; nearness is the
+    cosine of the deviations from the mean. Exact, and the same on every device.
     """
     from driftlog import instance
     from driftlog.cli.replay import parse_time
@@ -68,6 +68,8 @@ def similar(
     if by is not None and by not in chosen.drift.embeddings:
         there = ", ".join(chosen.drift.embeddings) or "none"
         raise CliError(f"task {task} has no embedding {by!r}; it has {there}")
+    if by is None and set(chosen.kinds.values()) == {"text"}:
+        raise CliError(f"task {task} has free text alone: no number or category to be near by")
     until = Until(
         None if to is None else parse_time(to), None if known_at is None else parse_time(known_at)
     )

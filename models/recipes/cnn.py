@@ -16,7 +16,14 @@ from models.dataset import Dataset
 from models.recipes.contract import CannotTrain, check_parity
 from models.recipes.encoding import encode
 from models.recipes.losses import ClassWeight
-from models.recipes.torch_training import Plan, layers, probabilities, reproducible, train
+from models.recipes.torch_training import (
+    Parallel,
+    Plan,
+    layers,
+    probabilities,
+    reproducible,
+    train,
+)
 from streams.task import Task
 
 
@@ -35,6 +42,8 @@ def cnn(
     focal: float = 0.0,
     class_weight: ClassWeight = None,
     validation_share: float = 0.1,
+    parallel: str | None = None,
+    processes: int = 2,
     *,
     checkpoints: Path | None = None,
     targets: NDArray[np.float64] | None = None,
@@ -51,6 +60,7 @@ def cnn(
     plan = Plan(
         seed, epochs, batch, learning_rate, weight_decay, focal, class_weight, validation_share
     )
+    together = Parallel.of(parallel, processes)
     with reproducible(seed) as torch:
         encoder, matrix = encode(task, rows, seed, 1.0)
         known = matrix[~np.isnan(matrix)].astype(np.float64)
@@ -60,7 +70,8 @@ def cnn(
         bare = network.Network(center, scale, (), (height, breadth))
         module = _module(torch, (height, breadth), channels, hidden, dropout)
         x = network.standardised(bare, matrix)
-        curves = train(module, x, rows.labels if targets is None else targets, plan, checkpoints)
+        labels = rows.labels if targets is None else targets
+        curves = train(module, x, labels, plan, checkpoints, parallel=together)
         made = network.Network(center, scale, tuple(layers(module)), (height, breadth))
         data = network.write(made, encoder, {onnx_graph.CURVES: json.dumps(curves)})
         check_parity(

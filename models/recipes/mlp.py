@@ -14,7 +14,14 @@ from models.dataset import Dataset
 from models.recipes.contract import CannotTrain, check_parity
 from models.recipes.encoding import encode
 from models.recipes.losses import ClassWeight
-from models.recipes.torch_training import Plan, layers, probabilities, reproducible, train
+from models.recipes.torch_training import (
+    Parallel,
+    Plan,
+    layers,
+    probabilities,
+    reproducible,
+    train,
+)
 from streams.task import Task
 
 
@@ -32,6 +39,8 @@ def mlp(
     class_weight: ClassWeight = None,
     validation_share: float = 0.1,
     category_smoothing: float = 50.0,
+    parallel: str | None = None,
+    processes: int = 2,
     *,
     checkpoints: Path | None = None,
     targets: NDArray[np.float64] | None = None,
@@ -46,6 +55,7 @@ def mlp(
     plan = Plan(
         seed, epochs, batch, learning_rate, weight_decay, focal, class_weight, validation_share
     )
+    together = Parallel.of(parallel, processes)
     with reproducible(seed) as torch:
         encoder, matrix = encode(task, rows, seed, category_smoothing)
         center, scale = moments(matrix)
@@ -58,7 +68,8 @@ def mlp(
             width = size
         module = nn.Sequential(*parts, nn.Linear(width, 1))
         x = network.standardised(bare, matrix)
-        curves = train(module, x, rows.labels if targets is None else targets, plan, checkpoints)
+        labels = rows.labels if targets is None else targets
+        curves = train(module, x, labels, plan, checkpoints, parallel=together)
         made = network.Network(center, scale, tuple(layers(module)), flags=True)
         data = network.write(made, encoder, {onnx_graph.CURVES: json.dumps(curves)})
         check_parity(

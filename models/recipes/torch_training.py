@@ -39,6 +39,34 @@ class Plan:
     patience: int = 0
 
 
+PARALLEL = ("ddp", "fsdp", "zero")
+
+
+@dataclass(frozen=True, slots=True)
+class Parallel:
+    """`processes` share each batch. 'ddp' copies all, 'zero' shares out the optimiser, 'fsdp' weights, too.
+
+    `timeout_s`: how long one may wait for another.
+    """
+
+    kind: str
+    processes: int = 2
+    timeout_s: float = 600.0
+
+    @classmethod
+    def of(cls, kind: str | None, processes: int) -> Parallel | None:
+        """What a recipe's parameters say; raises CannotTrain."""
+        if kind is None:
+            return None
+        if kind not in PARALLEL or not 2 <= processes <= MAX_PROCESSES:
+            raise CannotTrain(
+                f"parallel={kind!r}, processes={processes!r}: {', '.join(PARALLEL)} or None,"
+                f" 2 to {MAX_PROCESSES} processes"
+            )
+        return cls(kind, processes)
+
+
+MAX_PROCESSES = 64
 Curves = dict[str, list[float]]
 
 
@@ -77,16 +105,25 @@ def train(
     plan: Plan,
     folder: Path | None,
     groups: list[dict[str, Any]] | None = None,
+    parallel: Parallel | None = None,
 ) -> Curves:
     """Train `module` (inputs -> (n, 1) margins) in place; the losses of each epoch, without class weights.
 
     `x`: inputs in the order of time; `labels` (n,) in 0..1. Goes on from a checkpoint in `folder`.
     `groups`: parameters with learning rates of their own, as torch's optimisers take them; all, unless given.
+    `parallel`: several processes do it, see `models.recipes.sharded`.
     """
     torch = torch_or_refuse()
     held = int(len(x) * plan.validation_share)
     fitted = len(x) - held
     weights = class_weights(plan.class_weight, labels[:fitted])
+    if parallel is not None:
+        from models.recipes import sharded
+
+        path = checkpoints.place(folder, x, labels, plan, module)
+        standing = sharded.train(module, x, labels, plan, weights, path, parallel)
+        curves, best, _ = _resume(module, None, standing)
+        return _settled(module, best, weights, curves)
     inputs = torch.from_numpy(np.ascontiguousarray(x))
     truth = torch.from_numpy(labels.astype(np.float32))
     optimizer = torch.optim.AdamW(
@@ -95,7 +132,7 @@ def train(
     path = checkpoints.place(folder, x, labels, plan, module)
     curves, best, done = _resume(module, optimizer, checkpoints.load(path))
     for epoch in range(done, plan.epochs):
-        if plan.patience and _stale(curves["validation"]) >= plan.patience:
+        if plan.patience and stale(curves["validation"]) >= plan.patience:
             break
         torch.manual_seed(plan.seed * 100_003 + epoch)
         order = np.random.default_rng((plan.seed, epoch)).permutation(fitted)
@@ -106,7 +143,7 @@ def train(
             loss = focal_loss(module(inputs[rows])[:, 0], truth[rows], weights, plan.focal)
             loss.backward()
             optimizer.step()
-        margins = _margins(module, inputs, torch) - margin_shift(weights)
+        margins = margins_of(module, inputs) - margin_shift(weights)
         if not np.isfinite(margins).all():
             raise CannotTrain(
                 f"its weights left all bounds in epoch {epoch + 1}: lower learning_rate"
@@ -119,6 +156,14 @@ def train(
             best = {name: tensor.clone() for name, tensor in module.state_dict().items()}
         if path is not None:
             checkpoints.save(path, _standing(module, optimizer, best, epoch + 1, curves, torch))
+    return _settled(module, best, weights, curves)
+
+
+def _settled(
+    module: Any, best: dict[str, Any], weights: tuple[float, float], curves: Curves
+) -> Curves:
+    """The module with its best weights, ready to answer."""
+    torch = torch_or_refuse()
     module.load_state_dict(best)
     module.eval()
     with torch.no_grad():  # class weights raise every margin alike: what is left is a probability
@@ -150,12 +195,14 @@ def probabilities(module: Any, x: Singles) -> NDArray[np.float64]:
     return np.asarray(scores[:, 0].numpy(), dtype=np.float64)
 
 
-def _stale(losses: list[float]) -> int:
+def stale(losses: list[float]) -> int:
     """Epochs since the best one."""
     return losses[::-1].index(min(losses)) if losses else 0
 
 
-def _margins(module: Any, inputs: Any, torch: Any) -> NDArray[np.float64]:
+def margins_of(module: Any, inputs: Any) -> NDArray[np.float64]:
+    """Margins (n,) of torch inputs, without dropout."""
+    torch = torch_or_refuse()
     module.eval()
     with torch.no_grad():
         parts = [module(inputs[at : at + 1024])[:, 0] for at in range(0, len(inputs), 1024)]
@@ -183,10 +230,12 @@ def _resume(
         group, _, rest = name.partition(".")
         groups[group][rest] = tensor.clone()
     module.load_state_dict(groups["weights"])
+    curves = {name: list(losses) for name, losses in standing.curves.items()}
+    if optimizer is None:
+        return curves, groups["best"], standing.epochs
     state: dict[int, dict[str, Any]] = {}
     for name, tensor in groups["adam"].items():
         index, _, part = name.partition(".")
         state.setdefault(int(index), {})[part] = tensor
     optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
-    curves = {name: list(losses) for name, losses in standing.curves.items()}
     return curves, groups["best"], standing.epochs
