@@ -146,7 +146,7 @@ def test_check_shows_features_topics_and_policies() -> None:
         "orders.labels",
         "price",
         "number",
-        "text",
+        "category",
         "labels of 24 h by shop",
         "window_hours",
     ):
