@@ -60,7 +60,8 @@ class QuickPredict:
         asked = None
         if first["type"] == "http.request" and not first.get("more_body"):
             raw = first.get("body", b"")
-            asked = self._service.asked(task, raw) if len(raw) <= MAX_BODY_BYTES else None
+            limit = getattr(scope["app"].state, "max_body_bytes", MAX_BODY_BYTES)
+            asked = self._service.asked(task, raw) if len(raw) <= limit else None
         if asked is None:
             await self._app(scope, _again(first, receive), send)
             return

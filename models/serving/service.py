@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -85,6 +85,10 @@ def wall_clock_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+async def as_made(events: Sequence[Event]) -> Sequence[Event]:
+    return events
+
+
 @dataclass(slots=True)
 class Service:
     """See the module. `log` and `store` are None until they are reachable."""
@@ -95,6 +99,10 @@ class Service:
     log: EventLog | None = None
     deadline_s: float = DEADLINE_S
     now_ms: Callable[[], int] = wall_clock_ms
+    new_id: Callable[[Callable[[], str]], str] = lambda fresh: fresh()
+    """The id of an instance that brings none, given how fresh ones are made; in the request's own context."""
+    recall: Callable[[Sequence[Event]], Awaitable[Sequence[Event]]] = as_made
+    """What an earlier try of the same request has logged, in place of what this one would."""
     turn: Turn = unknown
     """Where the log wants the next batch of predictions whose callers do not name them."""
     desks: dict[str, Desk] = field(init=False)
@@ -127,14 +135,14 @@ class Service:
         and get the same answer. Raises Problem, InvalidRequest or LogUnavailable.
         """
         desk = self.desk(task)
-        ids = _Counted(desk.ids)
+        ids = _Counted(partial(self.new_id, desk.ids))
         asks = desk.parser.parse(body, self.now_ms(), ids)
         return await self.answer(task, Asked(asks, ids.made == 0), raw)
 
     def asked(self, task: str, raw: bytes) -> Asked | None:
         """What a body asks for, read the quick way; None: `predict` says what is to be said about it."""
         desk = self.desk(task)
-        ids = _Counted(desk.ids)
+        ids = _Counted(partial(self.new_id, desk.ids))
         asks = desk.typed.parse(raw, self.now_ms(), ids)
         return None if asks is None else Asked(asks, ids.made == 0)
 
@@ -152,7 +160,8 @@ class Service:
             nonlocal joined
             made = await desk.batcher.join(request)
             joined = True
-            return answer(champion, made.events, made.warnings), made.events
+            events = await self.recall(made.events)
+            return answer(champion, events, made.warnings), events
 
         async def append(events: Sequence[Event]) -> None:
             await self._append_predictions(desk.task, lineup, events)
