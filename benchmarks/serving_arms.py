@@ -68,6 +68,8 @@ def bare(folder: Path) -> FastAPI:
 
 
 MLSERVER_MODEL = """
+import pathlib
+
 import numpy as np
 import onnxruntime
 from mlserver import MLModel
