@@ -329,7 +329,7 @@ def started(settings: Settings, asked: Any, stack: ExitStack, notes: list[str]) 
         (DURABLE, _serving(), {}, settings.port(18000), own, mine, "/readyz"),
         (SPOOL, _serving(), spool, settings.port(18000) + SPOOL_PORTS, own, mine, "/readyz"),
         (MLSERVER, asked.mlserver and [str(asked.mlserver), *serving_arms.mlserver_files(folder, port + 10)],
-         {}, port + 10, "/v2/models/bench/infer", v2, "/v2/health/ready"),
+         {}, port + 10, "/v2/models/bench/infer", v2, "/v2/models/bench/ready"),
         (BENTOML, asked.bentoml and [str(asked.bentoml), *serving_arms.bentoml_files(folder, port + 20)],
          {}, port + 20, "/predict", plain, "/readyz"),
     ]  # fmt: skip

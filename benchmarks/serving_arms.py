@@ -68,6 +68,8 @@ def bare(folder: Path) -> FastAPI:
 
 
 MLSERVER_MODEL = """
+import pathlib
+
 import numpy as np
 import onnxruntime
 from mlserver import MLModel
@@ -79,7 +81,8 @@ class Onnx(MLModel):
     async def load(self) -> bool:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
-        self.session = onnxruntime.InferenceSession("model.onnx", options)
+        model = pathlib.Path(__file__).parent / "model.onnx"
+        self.session = onnxruntime.InferenceSession(str(model), options)
         return True
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
@@ -109,7 +112,7 @@ def mlserver_files(folder: Path, port: int) -> list[str]:
     (folder / "settings.json").write_text(json.dumps(server))
     model = {"name": "bench", "implementation": "bench_onnx.Onnx"}
     (folder / "model-settings.json").write_text(json.dumps(model))
-    return ["-m", "mlserver.cli", "start", str(folder)]
+    return ["-c", "from mlserver.cli import main; main()", "start", str(folder)]
 
 
 BENTOML_SERVICE = """

@@ -88,6 +88,10 @@ class _Doubt:
     away: bool = False
     _tried_at: float = -math.inf
 
+    def fail(self) -> None:
+        """It took no writes until a deadline."""
+        self.away, self._tried_at = True, time.monotonic()
+
     def check(self, what: str) -> None:
         """Raises LogUnavailable unless this is the try."""
         if not self.away:
@@ -191,9 +195,8 @@ class KafkaLog:
                 await group.done
         except TimeoutError:
             self._gave_up_at = time.monotonic()
-            for lane in lanes:
-                lane.doubt.away = lane.doubt.away or lane.busy
-            self._doubt.away = not lanes
+            for doubt in [lane.doubt for lane in lanes if lane.busy] if lanes else [self._doubt]:
+                doubt.fail()
             message = (
                 f"{group.missing} of {len(records)} events not acknowledged in {timeout_s:.0f} s"
             )

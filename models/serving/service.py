@@ -85,10 +85,6 @@ def wall_clock_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def ask(usual: Callable[[], str]) -> str:
-    return usual()
-
-
 async def as_made(events: Sequence[Event]) -> Sequence[Event]:
     return events
 
@@ -103,8 +99,8 @@ class Service:
     log: EventLog | None = None
     deadline_s: float = DEADLINE_S
     now_ms: Callable[[], int] = wall_clock_ms
-    new_id: Callable[[Callable[[], str]], str] = ask
-    """From the usual maker of ids to the one that a prediction gets."""
+    new_id: Callable[[Callable[[], str]], str] = lambda fresh: fresh()
+    """The id of an instance that brings none, given how fresh ones are made; in the request's own context."""
     recall: Callable[[Sequence[Event]], Awaitable[Sequence[Event]]] = as_made
     """What an earlier try of the same request has logged, in place of what this one would."""
     turn: Turn = unknown

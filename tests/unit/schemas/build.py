@@ -26,6 +26,7 @@ def prediction(**changed: Any) -> Event:
         "label": 0,
         "features": {"distance": 812.5, "carrier": "UA"},
         "route": None,
+        "degraded": None,
     }
     fields |= changed
     return derive("demo.predictions", "PredictionMade", "x", time=START, caused_by=None, **fields)

@@ -41,6 +41,7 @@ GOLDEN = (
     b"\x00"
     b"\x02\x00\x00\x00\x00\x00\x64\x89\x40\x02\x04UA"
     b"\x00"
+    b"\x00"
 )
 """prediction() under schema 1, written down field by field."""
 
