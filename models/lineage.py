@@ -48,6 +48,7 @@ def cold_start(task: Task, now_ms: int) -> Event:
         actor=ACTOR,
         labels_until=now_ms,
         evidence={},
+        tried_since=[],
     )
 
 

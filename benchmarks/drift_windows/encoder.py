@@ -86,7 +86,8 @@ def _encode(  # type: ignore[no-untyped-def]
                 out[at] = 2
                 at = _double(features[row, place], out, at + 1)
         out[at] = 0  # no route
-        at += 1
+        out[at + 1] = 0  # nothing was missing
+        at += 2
         ends[row] = at
     return at
 

@@ -15,6 +15,7 @@ import fcntl
 import os
 import socket
 import struct
+import time
 import uuid
 import zlib
 from collections.abc import Iterator, Sequence
@@ -153,11 +154,15 @@ class Folder:
     @classmethod
     def make(cls, root: Path) -> Folder:
         """A new one of this process; raises OSError."""
-        path = root / f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        path.mkdir(parents=True, mode=0o700)
-        lock = _take(path)
-        assert lock is not None
-        return cls(path, lock)
+        while True:
+            # By age: what processes that died one after the other left is delivered in that order.
+            name = f"{time.time_ns():020d}-{socket.gethostname()}-{os.getpid()}"
+            path = root / f"{name}-{uuid.uuid4().hex[:8]}"
+            path.mkdir(parents=True, mode=0o700)
+            lock = _take(path)
+            if lock is not None:
+                return cls(path, lock)
+            # Another process that starts just now took it for one that was left behind.
 
     @classmethod
     def orphans(cls, root: Path) -> list[Folder]:
