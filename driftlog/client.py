@@ -164,9 +164,11 @@ class Client:
     def _send(self, call: Call) -> bytes:
         bases, policy = self._options.bases, self._options.policy
         attempts, began = Attempts(len(bases), policy, self._good), time.monotonic()
+        now = time.time_ns() // 1_000_000
         while True:
             limit = policy.limit(time.monotonic() - began)
             reply = self._try(bases[attempts.base], call, limit)
+            call = core.sent_again(call, now)
             wait = attempts.judge(reply, time.monotonic() - began, random.random())  # noqa: S311
             if wait is None:
                 self._good = attempts.base
@@ -176,7 +178,11 @@ class Client:
     def _try(self, base: str, call: Call, limit_s: float) -> Reply:
         try:
             response = self._http.request(
-                call.method, base + call.path, content=call.content, timeout=limit_s
+                call.method,
+                base + call.path,
+                content=call.content,
+                headers=call.headers,
+                timeout=limit_s,
             )
         except httpx.HTTPError as error:
             return Reply(None, reason=f"{base}: {error!r}")
@@ -260,9 +266,11 @@ class AsyncClient:
     async def _send(self, call: Call) -> bytes:
         bases, policy = self._options.bases, self._options.policy
         attempts, began = Attempts(len(bases), policy, self._good), time.monotonic()
+        now = time.time_ns() // 1_000_000
         while True:
             limit = policy.limit(time.monotonic() - began)
             reply = await self._try(bases[attempts.base], call, limit)
+            call = core.sent_again(call, now)
             wait = attempts.judge(reply, time.monotonic() - began, random.random())  # noqa: S311
             if wait is None:
                 self._good = attempts.base
@@ -273,7 +281,11 @@ class AsyncClient:
         try:
             async with self._lines.free() as http:
                 response = await http.request(
-                    call.method, base + call.path, content=call.content, timeout=limit_s
+                    call.method,
+                    base + call.path,
+                    content=call.content,
+                    headers=call.headers,
+                    timeout=limit_s,
                 )
         except httpx.HTTPError as error:
             return Reply(None, reason=f"{base}: {error!r}")

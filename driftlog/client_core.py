@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -16,6 +16,7 @@ MAX_ITEMS = 1_000
 """Instances, or labels, of one request that the service takes."""
 MAX_BYTES = 1_000_000
 """Of a body; the service refuses more than 1 MiB."""
+FIRST_SENT = "Driftlog-First-Sent"
 RETRIED = frozenset({408, 425, 429, 502, 503, 504})
 """Statuses after which the same bytes may be sent again: their event ids make that harmless."""
 FIRST_WAIT_S = 0.1
@@ -107,6 +108,7 @@ class Call:
     method: str
     path: str
     content: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +177,11 @@ class Attempts:
             tries = f"{self._failed} tries in {elapsed_s:.1f} s"
             raise Unavailable(f"no answer after {tries}; the last: {_why(reply)}", reply.status)
         return wait
+
+
+def sent_again(call: Call, first_sent_ms: int) -> Call:
+    """The call as a retry: what an earlier try of it has logged is to be its answer."""
+    return replace(call, headers={FIRST_SENT: str(first_sent_ms)})
 
 
 def predict_calls(

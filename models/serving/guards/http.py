@@ -29,6 +29,10 @@ from models.serving.guards.scopes import LABEL, PREDICT
 from models.serving.problems import Problem, response
 
 RETRY_S = 2
+FIRST_SENT = b"driftlog-first-sent"
+"""Header of a request that is sent again with the same event ids: when it was first sent, ms since the epoch.
+What the first try has logged is the answer, whichever model it was that gave it."""
+LONGEST_AGO_MS = 120_000
 REALM = 'Bearer realm="driftlog"'
 _BEARER = b"bearer "
 
@@ -91,8 +95,12 @@ class Guarded:
         if key and self._once is not None and need.action in (PREDICT, LABEL):
             body = await self._read(scope, receive, caller) if body is None else body
             await self._answer_once(self._once, key, caller, body, scope, send)
-        else:
+            return
+        token = pinned.set(_again(headers.get(FIRST_SENT, b""), guard.now_ms()))
+        try:
             await self._app(scope, receive if body is None else _given(body), send)
+        finally:
+            pinned.reset(token)
 
     async def _answer_once(
         self, once: Once, text: str, caller: Caller, body: bytes, scope: Scope, send: Send
@@ -249,6 +257,14 @@ def _given(body: bytes) -> Receive:
         return {"type": "http.request", "body": body, "more_body": False}
 
     return receive
+
+
+def _again(first_sent: bytes, now: int) -> Pinned | None:
+    """What is looked for in the log; None where nothing is, or too far back to look."""
+    if not (first_sent.isdigit() and len(first_sent) < 15):
+        return None
+    since = int(first_sent)
+    return Pinned("", since, again=True) if abs(now - since) <= LONGEST_AGO_MS else None
 
 
 def _task_in(body: bytes) -> str | None:

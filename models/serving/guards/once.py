@@ -56,7 +56,10 @@ class Claim:
 
 @dataclass(slots=True)
 class Pinned:
-    """The request being served under a key: where its ids and its time come from."""
+    """The request being served under a key: where its ids and its time come from.
+
+    Without a scope it is one that its caller sends again, and that brings its ids.
+    """
 
     scope: str
     since: int
@@ -74,7 +77,7 @@ pinned: ContextVar[Pinned | None] = ContextVar("pinned", default=None)
 def new_id(fresh: Callable[[], str]) -> str:
     """For `Service.new_id`: derived from the key of the request, if it has one."""
     now = pinned.get()
-    return fresh() if now is None else now.next_id()
+    return fresh() if now is None or not now.scope else now.next_id()
 
 
 def now_ms() -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
@@ -19,21 +20,57 @@ EARLIER_MS = 5_000
 PATIENCE_S = 10.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    topic: str
+    ids: frozenset[str]
+    since: int
+    found: asyncio.Future[dict[str, Event]]
+
+
 class Recall:
-    """Looks `since` a request was begun, by the time of record, for the events it would make."""
+    """Looks `since` a request was begun, by the time of record, for the events it would make.
+
+    When a replica dies, all its callers come at once: those that come while one look is under way share
+    the next.
+    """
 
     def __init__(self, bootstrap: str, codec: Codec) -> None:
         self._bootstrap = bootstrap
         self._codec = codec
+        self._wanted: list[_Wanted] = []
+        self._looking: asyncio.Task[None] | None = None
 
     async def __call__(self, events: Sequence[Event]) -> Sequence[Event]:
         """`events`, each as the log has it if it does; raises LogUnavailable if it cannot be read."""
         now = pinned.get()
         if now is None or not now.again or not events:
             return events
-        wanted = {event.id for event in events}
-        found = await asyncio.to_thread(self._find, events[0].topic, wanted, now.since)
+        told: asyncio.Future[dict[str, Event]] = asyncio.get_running_loop().create_future()
+        ids = frozenset(event.id for event in events)
+        self._wanted.append(_Wanted(events[0].topic, ids, now.since, told))
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._look())
+        found = await told
         return [found.get(event.id, event) for event in events]
+
+    async def _look(self) -> None:
+        while self._wanted:
+            topic = self._wanted[0].topic
+            mine = [one for one in self._wanted if one.topic == topic]
+            self._wanted = [one for one in self._wanted if one.topic != topic]
+            ids = {each for one in mine for each in one.ids}
+            since = min(one.since for one in mine)
+            try:
+                found = await asyncio.to_thread(self._find, topic, ids, since)
+            except Exception as error:  # each of them is to hear it
+                for one in mine:
+                    if not one.found.done():
+                        one.found.set_exception(error)
+            else:
+                for one in mine:
+                    if not one.found.done():
+                        one.found.set_result(found)
 
     def _find(self, topic: str, wanted: set[str], since: int) -> dict[str, Event]:
         found: dict[str, Event] = {}

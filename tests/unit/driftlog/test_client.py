@@ -26,6 +26,7 @@ from driftlog.client import (
     Unavailable,
 )
 from driftlog.client_core import (
+    FIRST_SENT,
     FIRST_WAIT_S,
     MAX_BYTES,
     MAX_ITEMS,
@@ -179,6 +180,14 @@ def test_a_lost_answer_is_asked_for_again_and_nothing_is_doubled(use: Both) -> N
     assert [one.event_id for one in said] == [event.id for event in use.network.log.events]
     bodies = {request.content for request in use.network.asked}
     assert (len(use.network.asked), len(bodies)) == (3, 1)
+
+
+def test_a_retry_says_when_it_was_first_sent(use: Both) -> None:
+    use.network.script = ["lost", httpx.ConnectError("gone"), None]
+    use("predict", flight())
+    sent = [request.headers.get(FIRST_SENT) for request in use.network.asked]
+    assert sent[0] is None
+    assert sent[1] == sent[2] and str(sent[1]).isdigit()
 
 
 def test_an_event_id_of_the_callers_is_kept(use: Both) -> None:

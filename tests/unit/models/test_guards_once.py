@@ -11,11 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.serving.guards.once import LocalAnswers, Once, parse_key, pinned
+from driftlog.client_core import FIRST_SENT
+from models.serving.guards.once import LocalAnswers, Once, Pinned, parse_key, pinned
+from models.serving.guards.recall import Recall
 from models.serving.guards.settings import GuardSettings
 from models.serving.guards.setup import new_id, now_ms
 from models.serving.service import Service
 from schemas.event import Event
+from streams.log import LogUnavailable
 from tests.unit.models.guard_parts import bearer, connect, folded, guard, issue
 from tests.unit.models.serving_parts import MemoryLog, champion, flight, service
 
@@ -192,3 +195,67 @@ def test_only_requests_that_ended_are_forgotten() -> None:
         answers.keep(str(number), b"x")
     assert answers.claim("running", b"", 9).state == "busy"
     assert answers.claim("0", b"", 9).state == "mine"
+
+
+async def test_a_request_that_is_sent_again_gets_the_answer_that_is_in_the_log() -> None:
+    """The replica that died had another model; its caller never heard of its answer."""
+    log = MemoryLog()
+    ask = {"instances": [flight(event_id="mine")]}
+    dead, alive = served(log), served(log)
+    dead.desks["flights"].champion = champion("flights-2", at=0.5)
+
+    async def recall(events: Sequence[Event]) -> Sequence[Event]:
+        now = pinned.get()
+        if now is None or not now.again:
+            return events
+        logged = {event.id: event for event in reversed(log.events)}
+        return [logged.get(event.id, event) for event in events]
+
+    alive.recall = recall
+    made = guard(GuardSettings(), folded())
+    async with connect(dead, made, Once("one")) as one, connect(alive, made, Once("two")) as two:
+        first = (await one.post(PREDICT, json=ask)).json()
+        sent = {FIRST_SENT: str(made.now_ms())}
+        again = (await two.post(PREDICT, json=ask, headers=sent)).json()
+        unnamed = (await two.post(PREDICT, json=ASK, headers=sent)).json()
+        long_ago = {FIRST_SENT: str(made.now_ms() - 3_600_000)}
+        late = (await two.post(PREDICT, json=ask | {"x": 1}, headers=long_ago)).status_code
+    assert first["model_version"] == again["model_version"] == "flights-2"
+    assert again == first
+    assert len({each["event_id"] for each in unnamed["predictions"]}) == 2
+    assert unnamed["model_version"] == "flights-1"
+    assert late == 422
+    assert {event.data["score"] for event in log.events if event.id == "mine"} == {
+        first["predictions"][0]["score"]
+    }
+
+
+async def test_those_who_come_while_the_log_is_looked_through_share_the_next_look() -> None:
+    looked: list[set[str]] = []
+
+    class Counted(Recall):
+        def _find(self, topic: str, wanted: set[str], since: int) -> dict[str, Event]:
+            looked.append(set(wanted))
+            if "broken" in wanted:
+                raise LogUnavailable("no broker answers")
+            return {}
+
+    recall = Counted("", None)  # type: ignore[arg-type]
+
+    async def again(name: str) -> Sequence[Event] | str:
+        token = pinned.set(Pinned("", 5, again=True))
+        try:
+            return await recall([Event("t", "PredictionMade", {"event_id": name})])
+        except LogUnavailable as error:
+            return str(error)
+        finally:
+            pinned.reset(token)
+
+    first = asyncio.create_task(again("first"))
+    while not looked:
+        await asyncio.sleep(0)
+    rest = await asyncio.gather(*(again(f"{number}") for number in range(20)))
+    assert len(await first) == 1 and all(len(each) == 1 for each in rest)
+    assert len(looked) <= 3, "one for the first, one or two for all the others"
+    assert await again("broken") == "no broker answers"
+    assert len(await again("after")) == 1
