@@ -16,10 +16,11 @@ import numpy as np
 from schemas.catalogue import ESTIMATE_ERRORS, MODEL_VERSIONS, PERFORMANCE_ESTIMATES, SKETCHES
 from schemas.event import Event, derive
 from streams.canonical import transient
+from streams.complete import Completion
 from streams.estimate import CONFIDENCE, MEASURES, Estimate, Estimated, estimate
 from streams.performance import measure
 from streams.reference import DECIMALS
-from streams.scoring import IDLE_WINDOWS, KEPT_WINDOWS, WAITING_WINDOWS
+from streams.scoring import WAITING_WINDOWS
 from streams.task import SCORE, Task
 
 
@@ -94,8 +95,7 @@ class EstimationState:
 class Estimation:
     """Reactor: SketchTaken + ModelRegistered -> PerformanceEstimated, and EstimateReconciled with the labels.
 
-    A window is complete as in `streams.scoring`: when each of `partitions` partitions has stated it or a
-    later one, or the furthest is two windows ahead. A later sketch restates it with a higher revision.
+    What a window is complete by says `streams.complete`. A later sketch restates it with a higher revision.
     """
 
     topics = (SKETCHES, MODEL_VERSIONS)
@@ -103,8 +103,7 @@ class Estimation:
     def __init__(self, task: Task, partitions: int) -> None:
         self.task = task
         self.name = f"{task.name}.estimation"
-        self._partitions = partitions
-        self._width = task.window_ms
+        self._completion = Completion(partitions, task.window_ms)
 
     def initial(self) -> EstimationState:
         return EstimationState()
@@ -145,7 +144,7 @@ class Estimation:
     def _sketched(self, state: EstimationState, event: Event) -> None:
         data, start = event.data, event.data["window_start"]
         name, partition = data["model_version"], data["partition"]
-        if start < self._horizon(state):
+        if start < self._completion.horizon(state.progress):
             return
         version = state.versions.setdefault(name, Windows())
         window = version.open.setdefault(start, Scores(data["window_end"]))
@@ -157,10 +156,12 @@ class Estimation:
         advanced = start > state.progress.get(partition, -1)
         if advanced:
             state.progress[partition] = start
+        # Only a partition that went on can complete another window than its own.
+        near = {each: seen.open for each, seen in state.versions.items()} if advanced else {}
+        open_ = near or {name: {start: window}}
+        complete = list(self._completion.newly(state.progress, open_))
         if window.complete:
             window.stragglers += known is None
-        complete = self._completed(state, None if advanced else (start, name))
-        if window.complete and (start, name) not in complete:
             complete.append((start, name))
         for at, which in sorted(complete):
             done = state.versions[which].open[at]
@@ -170,27 +171,6 @@ class Estimation:
             )
         if advanced:
             self._forget(state)
-
-    def _completed(
-        self, state: EstimationState, only: tuple[int, str] | None
-    ) -> list[tuple[int, str]]:
-        """Windows that every partition is done with and that were not complete so far."""
-        furthest = max(state.progress.values())
-        names = state.versions if only is None else (only[1],)
-        return [
-            (start, name)
-            for name in names
-            for start, window in state.versions[name].open.items()
-            if not window.complete
-            and (only is None or start == only[0])
-            and (
-                furthest >= start + 2 * self._width
-                or all(
-                    partition in window.parts or state.progress.get(partition, -1) > start
-                    for partition in range(self._partitions)
-                )
-            )
-        ]
 
     def _state(self, state: EstimationState, name: str, statement: Statement) -> None:
         version = state.versions.setdefault(name, Windows())
@@ -284,14 +264,8 @@ class Estimation:
             "revision": statement.revision,
         }
 
-    def _horizon(self, state: EstimationState) -> int:
-        """Start of the oldest window that can still be restated."""
-        furthest = max(state.progress.values(), default=0)
-        slowest = min(state.progress.get(partition, 0) for partition in range(self._partitions))
-        return max(slowest, furthest - IDLE_WINDOWS * self._width) - KEPT_WINDOWS * self._width
-
     def _forget(self, state: EstimationState) -> None:
-        horizon = self._horizon(state)
+        horizon = self._completion.horizon(state.progress)
         for version in state.versions.values():
             for start in [start for start in version.open if start < horizon]:
                 del version.open[start]

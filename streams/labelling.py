@@ -21,8 +21,8 @@ from schemas.catalogue import (
 )
 from schemas.event import Event, derive
 from streams.canonical import transient
+from streams.complete import KEPT_WINDOWS
 from streams.fold import id_hash
-from streams.scoring import KEPT_WINDOWS
 from streams.task import LABEL, SCORE, LabelPolicy, Task
 from streams.verdict import DriftFacts
 

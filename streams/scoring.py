@@ -22,6 +22,7 @@ from schemas.catalogue import (
 )
 from schemas.event import Event, derive
 from streams.canonical import transient
+from streams.complete import Completion
 from streams.drift import Drift, Yardstick, compare
 from streams.expectations import QualityPolicy
 from streams.performance import change_detected, measure
@@ -38,10 +39,6 @@ from streams.quality import (
 from streams.reference import input_columns, label_column
 from streams.task import HOUR_MS, SCORE, Task
 
-KEPT_WINDOWS = 32
-"""A judged window is forgotten once every partition is this many windows past it."""
-IDLE_WINDOWS = 1024
-"""A partition that is so many windows behind the furthest one counts as idle and keeps no window."""
 WAITING_WINDOWS = 4096
 """Windows and outcomes of a version that wait for its ModelRegistered, at most."""
 LOSSES = 128
@@ -152,7 +149,7 @@ class Scoring:
     def __init__(self, task: Task, partitions: int) -> None:
         self.task = task
         self.name = f"{task.name}.scoring"
-        self._partitions = partitions
+        self._completion = Completion(partitions, task.window_ms)
         self._width = task.window_ms
         # nobody counts texts, but their lengths: these are missing where the texts are
         self._expected = {
@@ -205,7 +202,7 @@ class Scoring:
     def _stated(self, state: ScoringState, event: Event, due: list[Event | Comparison]) -> None:
         data, start = event.data, event.data["window_start"]
         name, partition = data["model_version"], data["partition"]
-        if start < self._horizon(state):
+        if start < self._completion.horizon(state.progress):
             return
         version = state.versions.setdefault(name, Version())
         window = version.inputs.setdefault(start, InputWindow(data["window_end"]))
@@ -218,7 +215,10 @@ class Scoring:
         advanced = start > state.progress.get(partition, -1)
         if advanced:
             state.progress[partition] = start
-        complete = self._completed(state, None if advanced else (start, name))
+        # Only a partition that went on can complete another window than its own.
+        near = {each: seen.inputs for each, seen in state.versions.items()} if advanced else {}
+        open_ = near or {name: {start: window}}
+        complete = list(self._completion.newly(state.progress, open_))
         if window.complete:
             window.stragglers += known is None
             complete.append((start, name))
@@ -232,34 +232,6 @@ class Scoring:
                 self._judge(state, which, at, due)
         if advanced or len(version.inputs) > WAITING_WINDOWS:
             self._forget(state)
-
-    def _completed(
-        self, state: ScoringState, only: tuple[int, str] | None
-    ) -> list[tuple[int, str]]:
-        """Windows that every partition is done with and that were not complete so far.
-
-        `only`: the one window that can be such, if no partition went on to a later one.
-        """
-        furthest = max(state.progress.values())
-        if only is None:
-            windows = [
-                (start, name, window)
-                for name, version in state.versions.items()
-                for start, window in version.inputs.items()
-                if not window.complete
-            ]
-        else:
-            window = state.versions[only[1]].inputs[only[0]]
-            windows = [] if window.complete else [(*only, window)]
-        return [
-            (start, name)
-            for start, name, window in windows
-            if furthest >= start + 2 * self._width
-            or all(
-                partition in window.parts or state.progress.get(partition, -1) > start
-                for partition in range(self._partitions)
-            )
-        ]
 
     def _usual_volume(self, state: ScoringState, start: int) -> float | None:
         earlier = [
@@ -462,14 +434,8 @@ class Scoring:
                 )
             )
 
-    def _horizon(self, state: ScoringState) -> int:
-        """Start of the oldest window that can still be restated."""
-        furthest = max(state.progress.values(), default=0)
-        slowest = min(state.progress.get(partition, 0) for partition in range(self._partitions))
-        return max(slowest, furthest - IDLE_WINDOWS * self._width) - KEPT_WINDOWS * self._width
-
     def _forget(self, state: ScoringState) -> None:
-        horizon = self._horizon(state)
+        horizon = self._completion.horizon(state.progress)
         for start in [start for start in state.volumes if start < horizon]:
             if state.volumes.pop(start):
                 state.last_rows = max(state.last_rows, start)

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from schemas.catalogue import load_schema
 from schemas.event import Event
+from streams.complete import KEPT_WINDOWS
 from streams.expectations import Expect, QualityPolicy
 from streams.quality import expected_checks, share_limit, volume_checks
-from streams.scoring import KEPT_WINDOWS, Scoring
+from streams.scoring import Scoring
 from streams.task import Numeric
 from tests.unit.streams.test_scoring import DAY, TASK, days, inputs, model, of, run
 

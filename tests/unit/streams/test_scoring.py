@@ -14,9 +14,10 @@ from kernels.reference import js, ks, psi
 from schemas.catalogue import DRIFT_SCORES, MODEL_VERSIONS, SKETCHES, load_schema
 from schemas.event import Event, derive
 from streams.canonical import fingerprint
+from streams.complete import KEPT_WINDOWS
 from streams.fold import Reactor
 from streams.reference import DECIMALS, psi_threshold
-from streams.scoring import KEPT_WINDOWS, Scoring, ScoringState
+from streams.scoring import Scoring, ScoringState
 from streams.task import DriftPolicy, Numeric, Task
 
 DAY = 86_400_000
