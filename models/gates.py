@@ -25,6 +25,7 @@ from models.measures import (
     UNLABELLED,
     Measure,
 )
+from streams.estimate import rank_order
 from streams.task import GatePolicy
 
 CLIP = 1e-6
@@ -338,16 +339,9 @@ def brier(labels: ArrayLike, scores: ArrayLike) -> float:
 
 
 def auc(labels: ArrayLike, scores: ArrayLike) -> float:
-    """Area under the ROC curve by ranks, ties count half (Mann & Whitney 1947); 0.5 without both classes."""
+    """Area under the ROC curve, see `streams.estimate.rank_order`; 0.5 without both classes."""
     y, p = _pair(labels, scores)
-    positives = int(y.sum())
-    pairs = positives * (len(y) - positives)
-    if not pairs:
-        return 0.5
-    _, index, counts = np.unique(p, return_inverse=True, return_counts=True)
-    ranks = np.cumsum(counts) - (counts - 1) / 2
-    wins = float(ranks[index][y].sum()) - positives * (positives + 1) / 2
-    return round(wins / pairs, DECIMALS)
+    return rank_order(p, y)
 
 
 def _pair(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:

@@ -69,7 +69,9 @@ def calibration_map(
     index = bin_index(scores, list(edges))
     found = []
     for place in range(len(edges) + 1):
-        entry: dict[str, Any] = {"order": _order(scores[index == place], labels[index == place])}
+        entry: dict[str, Any] = {
+            "order": rank_order(scores[index == place], labels[index == place])
+        }
         for label, name in ((0, "negatives"), (1, "positives")):
             rows = (index == place) & (labels == label)
             count = int(rows.sum())
@@ -147,7 +149,7 @@ def _realised(
     return {
         "log_loss": _mean(-np.where(labels, np.log(p), np.log1p(-p))),
         "accuracy": _mean(((scores >= threshold) == (labels == 1)).astype(np.float64)),
-        "auc": _order(scores, labels) if both else None,
+        "auc": rank_order(scores, labels) if both else None,
     }
 
 
@@ -184,17 +186,19 @@ def _auc(
     return Estimated(round(auc, DECIMALS), round(error, DECIMALS))
 
 
-def _order(scores: NDArray[np.float64], labels: NDArray[np.int8]) -> float:
-    """Mann-Whitney; 0.5 where there is no pair."""
+def rank_order(scores: NDArray[np.float64], labels: NDArray[Any]) -> float:
+    """Area under the ROC curve of scores (n,) and labels 0 or 1 (n,), by ranks.
+
+    Ties count half (Mann & Whitney 1947); 0.5 where there is no pair.
+    """
     positives = int(labels.sum())
     pairs = positives * (len(labels) - positives)
     if not pairs:
         return 0.5
     _, place, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = float(
-        (np.cumsum(counts) - (counts - 1) / 2)[place][labels == 1].sum()
-    )  # ties share theirs
-    return round((ranks - positives * (positives + 1) / 2) / pairs, DECIMALS)
+    ranks = np.cumsum(counts) - (counts - 1) / 2
+    wins = float(ranks[place][labels == 1].sum()) - positives * (positives + 1) / 2
+    return round(wins / pairs, DECIMALS)
 
 
 def _blend(
