@@ -93,6 +93,7 @@ class _Server:
         self.service = Service(self.tasks, Metrics(), self.store, now_ms=now_ms, new_id=new_id)
         guarding = GuardSettings.from_env(os.environ)
         self.guards = Guards(self.settings, guarding, self.service.desks, self.service.metrics)
+        self.service.lacks = self.guards.lacks
         port = self.settings.port(self.base_port)
         self._grpc = GrpcServer(
             self.service,

@@ -105,6 +105,8 @@ class Service:
     """What an earlier try of the same request has logged, in place of what this one would."""
     turn: Turn = unknown
     """Where the log wants the next batch of predictions whose callers do not name them."""
+    lacks: Callable[[], str | None] = lambda: None
+    """What else is not there yet without which nobody can be answered."""
     desks: dict[str, Desk] = field(init=False)
     leaving: bool = False
     """It was told to stop: it answers on, and asks callers to go elsewhere."""
@@ -223,10 +225,12 @@ class Service:
             name: desk.champion.version if desk.champion else None
             for name, desk in self.desks.items()
         }
-        ready = not trouble and all(models.values()) and not self.leaving
+        lacks = self.lacks()
+        ready = not trouble and all(models.values()) and not self.leaving and not lacks
         return ready, {
             "ready": ready,
             **({"leaving": "this replica is about to stop"} if self.leaving else {}),
+            **({"lacks": lacks} if lacks else {}),
             "log": trouble or "ok",
             "models": models,
             "online_features": f"{away}: served as missing" if away else "ok",

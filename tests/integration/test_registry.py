@@ -96,7 +96,9 @@ def test_events_are_readable_by_whoever_asks_the_registry(
     with RegistryClient(cluster.registry) as stranger:
         at = Position("elsewhere", 0, 0)
         told = Codec(stranger, []).decode(at, value).data
-    assert told == {**written.data, "route": None}, "a field that nobody gave has its default"
+    assert told == {**written.data, "route": None, "degraded": None}, (
+        "what nobody gave has its default"
+    )
 
 
 def test_the_documented_rest_api(cluster: Settings) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ import httpx
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from infra.settings import Settings
+from infra.settings import HOST, Settings, serving_port
 from models.serving.grpc import driftlog_pb2_grpc as stubs
 from tests.integration.clusters import fresh_settings
 from tests.unit.models.grpc_parts import ask, instance
@@ -26,17 +27,16 @@ import os, sys
 from infra.settings import Settings
 from models.serving import app
 from tests.unit.models.serving_parts import FLIGHTS
-app.BASE_PORT += int(sys.argv[1])
-app.main(Settings.from_env(os.environ), [FLIGHTS])
+app.main(Settings.from_env(os.environ), [FLIGHTS], int(sys.argv[1]))
 """
 PATIENCE_S = 120
-ELSEWHERE = 500
-"""Added to the REST port of a second process, so that only its gRPC port is taken."""
+ELSEWHERE = 18_500
+"""Base port of a second process."""
 
 
-def start(settings: Settings, shift: int = 0) -> subprocess.Popen[str]:
+def start(settings: Settings, base_port: int = serving_port(1)) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", SERVE, str(shift)],
+        [sys.executable, "-c", SERVE, str(base_port)],
         env=os.environ | settings.to_env(),
         text=True,
         stdout=subprocess.PIPE,
@@ -83,10 +83,13 @@ def test_without_a_log_both_faces_are_unready_and_end_cleanly(
             stubs.DriftlogStub(channel).Predict(ask(instance()), timeout=PATIENCE_S)
         assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
 
-    with start(settings, ELSEWHERE) as second:
-        said, _ = second.communicate(timeout=PATIENCE_S)
+    with socket.socket() as taken:
+        taken.bind((HOST, settings.port(ELSEWHERE) + 1))
+        taken.listen()
+        with start(settings, ELSEWHERE) as second:
+            said, _ = second.communicate(timeout=PATIENCE_S)
     assert second.returncode != 0
-    assert f"gRPC cannot listen on {settings.grpc}" in said
+    assert f"gRPC cannot listen on {HOST}:{settings.port(ELSEWHERE) + 1}" in said
 
     process.send_signal(signal.SIGTERM)
     assert process.wait(PATIENCE_S) == 0

@@ -73,6 +73,10 @@ class Guards:
         """For `uvicorn.Config`: where to listen, and with which certificates."""
         return tls.uvicorn_options(self.settings)
 
+    def lacks(self) -> str | None:
+        """For `Service.lacks`."""
+        return "the keys have not been read from the log" if self.guard.access is None else None
+
     def know(self, access: Access) -> None:
         """The keys as the log has them now; raises NobodyHasAKey."""
         first = self.guard.access is None
