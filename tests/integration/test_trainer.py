@@ -24,6 +24,7 @@ from driftlog.cli.main import app
 from driftlog.cli.models import models_app
 from driftlog.cli.quality import quality_app
 from driftlog.cli.snapshots import snapshots_app
+from driftlog.event_index import NoSuchEvent
 from infra.settings import Settings
 from models.artifacts import ArtifactStore
 from models.dataset import from_arrow, golden_rows
@@ -323,7 +324,7 @@ def test_why_leads_from_a_decision_to_its_request(
     chain = ["ModelPromoted", "ModelRegistered", "TrainingFinished", "TrainingStarted"]
     assert types == [*chain, "SnapshotTaken", "RetrainRequested"]
     assert answer["numbers"]["gate.recent_log_loss.passed"] is True
-    with pytest.raises(CliError, match="no event's id begins with 'nobody'"):
+    with pytest.raises(NoSuchEvent, match="no event's id begins with 'nobody'"):
         run_json("why", "nobody")
 
 
