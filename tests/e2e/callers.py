@@ -35,7 +35,7 @@ async def main(bases: list[str], rate: float) -> None:
     latencies: list[float] = []
     loop = asyncio.get_running_loop()
     stop = loop.run_in_executor(None, sys.stdin.readline)
-    async with AsyncClient(bases, task="flights", timeout_s=60) as client:
+    async with AsyncClient(bases, task="flights", timeout_s=240) as client:
 
         async def ask(due: float) -> None:
             try:

@@ -47,7 +47,7 @@ def called(system: System) -> Iterator[dict[str, Any]]:
             assert process.stdout is not None
             assert "started" in process.stdout.readline()
             yield told
-            out, _ = process.communicate("stop\n", timeout=180)
+            out, _ = process.communicate("stop\n", timeout=300)
             told |= json.loads(out.splitlines()[-1])
         finally:
             process.kill()
