@@ -168,11 +168,11 @@ class Client:
         while True:
             limit = policy.limit(time.monotonic() - began)
             reply = self._try(bases[attempts.base], call, limit)
-            call = core.sent_again(call, now)
             wait = attempts.judge(reply, time.monotonic() - began, random.random())  # noqa: S311
             if wait is None:
                 self._good = attempts.base
                 return reply.content
+            call = core.sent_again(call, now)
             self._sleep(wait)
 
     def _try(self, base: str, call: Call, limit_s: float) -> Reply:
@@ -270,11 +270,11 @@ class AsyncClient:
         while True:
             limit = policy.limit(time.monotonic() - began)
             reply = await self._try(bases[attempts.base], call, limit)
-            call = core.sent_again(call, now)
             wait = attempts.judge(reply, time.monotonic() - began, random.random())  # noqa: S311
             if wait is None:
                 self._good = attempts.base
                 return reply.content
+            call = core.sent_again(call, now)
             await self._sleep(wait)
 
     async def _try(self, base: str, call: Call, limit_s: float) -> Reply:

@@ -15,6 +15,13 @@ DEVICES = ("auto", "cpu", "cuda", "emulator")
 DURABILITIES = ("durable", "spool")
 """When serving answers: once the log has the events, or once a local file has them."""
 
+_RANGES = {
+    "port_offset": (0, 20_000),
+    "window_workers": (1, 8),
+    "serving_replicas": (1, 8),
+    "serving_drain_s": (0, 300),
+}
+
 
 class SettingsError(ValueError):
     """A `DRIFTLOG_*` setting that cannot be used; the message names it and its value."""
@@ -69,22 +76,12 @@ class Settings:
             except ValueError as error:
                 raise SettingsError(f"{name}={env[name]!r}: {error}") from error
         settings = cls(**values)  # type: ignore[arg-type]
-        if not 0 <= settings.port_offset <= 20_000:
-            raise SettingsError(
-                f"DRIFTLOG_PORT_OFFSET={settings.port_offset}: must lie between 0 and 20000"
-            )
-        if not 1 <= settings.window_workers <= 8:
-            raise SettingsError(
-                f"DRIFTLOG_WINDOW_WORKERS={settings.window_workers}: must lie between 1 and 8"
-            )
-        if not 1 <= settings.serving_replicas <= 8:
-            raise SettingsError(
-                f"DRIFTLOG_SERVING_REPLICAS={settings.serving_replicas}: must lie between 1 and 8"
-            )
-        if not 0 <= settings.serving_drain_s <= 300:
-            raise SettingsError(
-                f"DRIFTLOG_SERVING_DRAIN_S={settings.serving_drain_s}: must lie between 0 and 300"
-            )
+        for name, (low, high) in _RANGES.items():
+            if not low <= getattr(settings, name) <= high:
+                raise SettingsError(
+                    f"DRIFTLOG_{name.upper()}={getattr(settings, name)}:"
+                    f" must lie between {low} and {high}"
+                )
         if settings.device not in DEVICES:
             raise SettingsError(f"DRIFTLOG_DEVICE={settings.device!r}: one of {', '.join(DEVICES)}")
         if settings.serving_durability not in DURABILITIES:
