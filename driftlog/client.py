@@ -25,6 +25,7 @@ import httpx
 
 from driftlog import client_core as core
 from driftlog.client_core import (
+    API_KEY,
     Attempts,
     Call,
     ClientError,
@@ -57,7 +58,6 @@ __all__ = [
 
 T = TypeVar("T")
 BASE = "http://127.0.0.1:18000"
-API_KEY = "DRIFTLOG_API_KEY"
 AT_ONCE = 64
 """Requests under way at a time, of all callers of one client."""
 LIMITS = httpx.Limits(max_connections=AT_ONCE, max_keepalive_connections=AT_ONCE)

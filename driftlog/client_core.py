@@ -16,6 +16,8 @@ MAX_ITEMS = 1_000
 """Instances, or labels, of one request that the service takes."""
 MAX_BYTES = 1_000_000
 """Of a body; the service refuses more than 1 MiB."""
+API_KEY = "DRIFTLOG_API_KEY"
+"""Variable of the environment that holds the caller's key."""
 FIRST_SENT = "Driftlog-First-Sent"
 RETRIED = frozenset({408, 425, 429, 502, 503, 504})
 """Statuses after which the same bytes may be sent again: their event ids make that harmless."""
@@ -283,8 +285,12 @@ def health_in(reply: Reply) -> Health | None:
 
 def headers(api_key: str | None) -> dict[str, str]:
     """Of every request."""
-    known = {"Content-Type": "application/json"}
-    return known | {"Authorization": f"Bearer {api_key}"} if api_key else known
+    return {"Content-Type": "application/json", **authorization(api_key)}
+
+
+def authorization(api_key: str | None) -> dict[str, str]:
+    """The header that shows a key, if there is one."""
+    return {"Authorization": f"Bearer {api_key}"} if api_key else {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,9 @@ import os
 import ssl
 from functools import lru_cache
 
+from driftlog.client_core import API_KEY, authorization
 from infra.settings import HOST, Settings, serving_port
 
-API_KEY = "DRIFTLOG_API_KEY"
 _EVERYWHERE = ("0.0.0.0", "::", "[::]", "localhost")  # noqa: S104 - compared with, not bound
 
 
@@ -41,5 +41,4 @@ def own_tls() -> ssl.SSLContext:
 
 def key_header() -> dict[str, str]:
     """The key in DRIFTLOG_API_KEY, if there is one."""
-    key = os.environ.get(API_KEY, "")
-    return {"Authorization": f"Bearer {key}"} if key else {}
+    return authorization(os.environ.get(API_KEY))
