@@ -346,7 +346,7 @@ def started(settings: Settings, asked: Any, stack: ExitStack, notes: list[str]) 
         except NotRun as error:
             notes.append(f"{name}: not run: {error}")
             continue
-        yield Server(name, at, pid, path, at + 10, sent)
+        yield Server(name, at, pid, path, at + 1, sent)
 
 
 def _serving() -> list[str]:

@@ -150,7 +150,10 @@ class World:
 
     @property
     def champion(self) -> str | None:
-        (model,) = self.http.get("/v1/models").json()["models"]
+        answer = self.http.get("/v1/models")
+        if answer.status_code == 503:  # it has not read the keys from the log yet
+            return None
+        (model,) = answer.raise_for_status().json()["models"]
         return str(model["model_version"])
 
     def logged(self, *topics: str) -> list[Event]:
