@@ -288,7 +288,8 @@ def _swing(
     if len(counts) < MIN_WINDOWS:
         return {"swing": 0.0}
     distances = [psi(one, whole - one) for one in counts]
-    lasting = _persistence(np.array(counts), whole, squared)
+    alike = _autocorrelation(np.array(counts), whole, squared)
+    lasting = _persistence(alike, len(counts))
     root = SQUARED_ROOT if squared else ROOT
     roots = [(lasting ** (root // ROOT) * distance) ** (1 / root) for distance in distances]
     mean, deviation = statistics.fmean(roots), statistics.stdev(roots)
@@ -300,7 +301,7 @@ def _swing(
         "swing_deviation": _rounded(deviation),
         "swing_skewness": _rounded(min(max(skewness, 0.0), MOST_SKEWED)),
         "swing_excess": _rounded(_excess(distances, counts, whole)) if squared else 0.0,
-        "swing_windows": len(distances),
+        "swing_windows": _worth(alike, len(distances)),
         "swing_root": root,
     }
 
@@ -317,27 +318,38 @@ def _excess(
     return max(0.0, statistics.fmean(distances) - statistics.fmean(chance) * (1 + noise))
 
 
-def _persistence(counts: NDArray[np.int64], whole: NDArray[np.int64], squared: bool) -> float:
-    """How much further (as PSI) the next window lies than the W own ones do, because neighbours are alike.
+def _persistence(r: float, n: int) -> float:
+    """How much further (as PSI) the next window lies than the n own ones do, because neighbours are alike.
 
-    With the autocorrelation r of successive windows the mean of W of them is worth that of W / k, with
+    With the autocorrelation r of successive windows the mean of n of them is worth that of n / k, with
     k = (1 + r) / (1 - r): the whole lies nearer to its own windows and further from the next. In units
-    of independent windows' distances that is a factor of (1 + k/W) / (1 - k/W), over the same at k = 1. r is
-    that of all bins together, its bias (1 + 3 r) / W (Kendall 1954) taken off; of squares it is the square of
-    that of what moves (Granger & Newbold 1976), so its root is taken.
+    of independent windows' distances that is a factor of (1 + k/n) / (1 - k/n), over the same at k = 1.
+    """
+    k = min((1 + r) / (1 - r), MOST_ALIKE * n)
+    return (n + k) / (n - k) * (n - 1) / (n + 1)
+
+
+def _worth(r: float, n: int) -> int:
+    """Independent windows that n with autocorrelation r are worth for telling how far windows lie apart:
+    n (1 - r^2) / (1 + r^2) (Bayley & Hammersley 1946).
+    """
+    return max(MIN_WINDOWS, math.floor(n * (1 - r * r) / (1 + r * r)))
+
+
+def _autocorrelation(counts: NDArray[np.int64], whole: NDArray[np.int64], squared: bool) -> float:
+    """Of successive windows, that of all bins together, its bias (1 + 3 r) / n (Kendall 1954) taken off; of
+    squares it is the square of that of what moves (Granger & Newbold 1976), so its root is taken.
     """
     filled = whole > 0
     share = whole[filled] / whole.sum()
     apart = (counts[:, filled] / counts.sum(axis=1, keepdims=True) - share) / np.sqrt(share)
     spread = math.fsum((apart * apart).sum(axis=1).tolist())
     if spread <= 0:
-        return 1.0
+        return 0.0
     n = len(counts)
     r = math.fsum((apart[1:] * apart[:-1]).sum(axis=1).tolist()) / spread
     r = min(max((r + 1 / n) / (1 - 3 / n), 0.0), MOST_PERSISTENT)
-    r = min(math.sqrt(r), MOST_PERSISTENT) if squared else r
-    k = min((1 + r) / (1 - r), MOST_ALIKE * n)
-    return (n + k) / (n - k) * (n - 1) / (n + 1)
+    return min(math.sqrt(r), MOST_PERSISTENT) if squared else r
 
 
 def _rounded(value: float) -> float:

@@ -142,6 +142,22 @@ def test_swing_keeps_restless_days_from_being_called_drift() -> None:
     assert alarms <= 10 < 190 <= calm_alarms
 
 
+def test_windows_that_are_like_their_neighbours_say_less_about_the_next() -> None:
+    rng, count, rows = np.random.default_rng(5), 40, 200
+    apart = rng.normal(size=count)
+    levels = [apart[0]]
+    for fresh in apart[1:]:
+        levels.append(0.8 * levels[-1] + 0.6 * fresh)
+    windows = np.repeat(np.arange(count), rows)
+    x = rng.normal(size=count * rows)
+
+    def worth(level_of: np.ndarray) -> int:
+        return one(list(x + level_of[windows]), windows=list(windows))["swing_windows"]
+
+    assert worth(apart) >= 36  # r is an estimate: hardly ever exactly 0
+    assert worth(np.array(levels)) < 30
+
+
 def test_the_threshold_is_the_largest_of_its_three_parts() -> None:
     column = {"counts": [100] * 10, "missing": 0, "swing": 0.0}
     policy = DriftPolicy(alpha=0.01, min_psi=0.1)
