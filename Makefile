@@ -18,7 +18,7 @@ demo: install ## The main job: the whole loop on a year of flights, a broker kil
 
 test: dev ## All tests (unit, simulation, real Kafka, end to end)
 	$(BIN)/python -m pytest $(PARALLEL) tests/unit tests/simulation
-	$(BIN)/python -m pytest tests/integration tests/e2e
+	$(BIN)/python -m pytest --durations 15 tests/integration tests/e2e
 
 unit: dev ## Only the tests that start no server
 	$(BIN)/python -m pytest $(PARALLEL) tests/unit tests/simulation
