@@ -122,20 +122,36 @@ def swing_limit(column: Mapping[str, Any], n_columns: int, policy: DriftPolicy) 
     (mean + q deviation sqrt(1 + 1/W))^4, where q = t + (t^2 - 1) skewness / 6 (Cornish & Fisher 1938) makes
     room for windows of which few lie far out. References of before that say `swing` alone.
 
+    So far out it leans on a deviation that W windows hardly know. Chi-squared reaches furthest with one
+    degree, and of that only the mean need be known: the next of it, over the mean of W, goes by
+    F(1, W - 1) = t^2, t at alpha / 2. That is a limit as well, and the smaller one counts.
+
     A derived column is a square: a level d of what it is made of moves its PSI by a multiple of d^4 beyond
-    chance. For normal levels of deviation s that is 3 s^4 in the mean (Isserlis 1918), and d^2 / s^2 of the
-    next window, s being estimated from W, goes by F(1, W - 1) = t^2: so the mean excess / 3 * t^4, t at
-    alpha / 2, is a limit as well, and the larger one counts. A dozen windows hardly show so long a tail.
+    chance. For normal levels of deviation s that is 3 s^4 in the mean (Isserlis 1918), so its limit by F is
+    the mean excess / 3 * t^4. A dozen windows hardly show so long a tail: the larger one counts.
     """
     windows = int(column.get("swing_windows", 0))
     if windows < MIN_WINDOWS:
         return float(column["swing"])
-    t = float(stdtrit(windows - 1, 1 - policy.alpha / max(1, n_columns)))
-    quantile = t + (t * t - 1) * float(column["swing_skewness"]) / 6
-    reach = quantile * float(column["swing_deviation"]) * math.sqrt(1 + 1 / windows)
-    usual = (float(column["swing_mean"]) + reach) ** int(column["swing_root"])
-    far = float(stdtrit(windows - 1, 1 - policy.alpha / max(1, n_columns) / 2))
-    return _rounded(max(usual, float(column.get("swing_excess", 0.0)) / 3 * far**4))
+    tail = policy.alpha / max(1, n_columns)
+    t, far = (float(stdtrit(windows - 1, 1 - share)) for share in (tail, tail / 2))
+    mean, deviation = float(column["swing_mean"]), float(column["swing_deviation"])
+    skewness, root = float(column["swing_skewness"]), int(column["swing_root"])
+    reach = (t + (t * t - 1) * skewness / 6) * deviation * math.sqrt(1 + 1 / windows)
+    usual = (mean + reach) ** root
+    if root == SQUARED_ROOT:
+        return _rounded(max(usual, float(column.get("swing_excess", 0.0)) / 3 * far**4))
+    return _rounded(min(usual, _fourth_moment(mean, deviation, skewness) * far**2))
+
+
+def _fourth_moment(mean: float, deviation: float, skewness: float) -> float:
+    """The mean of x^4, x being normal but for its skewness."""
+    return (
+        mean**4
+        + 6 * (mean * deviation) ** 2
+        + 4 * mean * deviation**3 * skewness
+        + 3 * deviation**4
+    )
 
 
 def chance_quantile(

@@ -158,6 +158,22 @@ def test_windows_that_are_like_their_neighbours_say_less_about_the_next() -> Non
     assert worth(np.array(levels)) < 30
 
 
+def test_one_odd_window_does_not_blind_a_calm_column() -> None:
+    rng, count, rows = np.random.default_rng(6), 20, 200
+    x = rng.normal(size=(count, rows))
+    x[7] += 1.0  # a holiday: its deviation and skewness alone would allow a PSI of 9
+    column = one(list(x.ravel()), windows=list(np.repeat(np.arange(count), rows)))
+    bins = Bins.from_reference(column)
+
+    def drifted(level: float) -> bool:
+        shifted = rng.normal(size=rows) + level
+        counts = np.bincount([bins.index(v) for v in shifted], minlength=bins.size).tolist()
+        return score_drift(column, {"counts": counts, "missing": 0}, 20, POLICY).drifted
+
+    assert drifted(2.0)
+    assert not drifted(0.0)
+
+
 def test_the_threshold_is_the_largest_of_its_three_parts() -> None:
     column = {"counts": [100] * 10, "missing": 0, "swing": 0.0}
     policy = DriftPolicy(alpha=0.01, min_psi=0.1)
