@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from driftlog.causes import Known, Link, links
+from driftlog.personal import shown
 from driftlog.words import describe, moment
 from schemas.event import Event
 
@@ -148,6 +149,8 @@ def details(event: Event) -> list[str]:
         lines.append(f"recipe: {data['recipe']} {data['parameters']}, seed {data['seed']}")
     elif event.type == "PredictionMade":
         lines += _pairs("features", data["features"])
+        about = shown(event)
+        lines += [f"personal: {about}"] if about else []
     return lines
 
 

@@ -229,6 +229,15 @@ def _refused(data: Data) -> str:
     return f"{data['count']} of {data['caller']}{task} in a minute: {data['cause']}"
 
 
+def _erased(data: Data) -> str:
+    return f"person {data['person'][:8]} of {data['task']} by {data['actor']}: {data['reason']}"
+
+
+def _revealed(data: Data) -> str:
+    what = f"{', '.join(data['fields'])} of prediction {data['prediction_id']}"
+    return f"{data['actor']} read {what}: {data['reason']}"
+
+
 _WORDS: dict[str, Callable[[Data], str]] = {
     "PredictionMade": _prediction,
     "PredictionCorrected": _corrected,
@@ -266,4 +275,6 @@ _WORDS: dict[str, Callable[[Data], str]] = {
     "KeyIssued": _issued,
     "KeyRevoked": _revoked,
     "RequestsRefused": _refused,
+    "SubjectErased": _erased,
+    "PersonalDataRevealed": _revealed,
 }
