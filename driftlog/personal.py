@@ -1,4 +1,4 @@
-"""The personal part of a prediction: shown as encrypted to all, and read by those who have the keys."""
+"""The personal part of a prediction, read by those who have the keys."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from models.personal.errors import KeysUnavailable
 from models.personal.keystore import KeyStore
 from schemas.catalogue import PRIVACY, predictions_topic
 from schemas.event import Event, derive
-from streams.personal import PERSON, PREFIX
+from streams.personal import PERSON, sealed_fields
 from streams.task import Task
 
-ENCRYPTED = "[encrypted]"
 ERASED = "[erased]"
 
 
@@ -39,24 +38,6 @@ class Revealed:
         }
 
 
-def sealed_fields(event: Event) -> dict[str, str | None]:
-    """Personal field -> what the event holds in its place."""
-    return {
-        name.removeprefix(PREFIX): value
-        for name, value in event.data.items()
-        if name.startswith(PREFIX)
-    }
-
-
-def shown(event: Event) -> str:
-    """One line for people who may not, or need not, know: `person 3f2a..., email [encrypted]`; or empty."""
-    person = event.data.get(PERSON)
-    if person is None:
-        return ""
-    names = [f"{n} {ENCRYPTED}" for n, value in sealed_fields(event).items() if value is not None]
-    return ", ".join([f"person {person[:8]}", *names])
-
-
 def task_of(event: Event, tasks: Mapping[str, Task]) -> Task:
     """The task of a prediction about a person; raises NoSuchEvent."""
     for task in tasks.values():
@@ -69,7 +50,7 @@ def task_of(event: Event, tasks: Mapping[str, Task]) -> Task:
 
 def read(keys: KeyStore, task: Task, event: Event, was_erased: Callable[[str], bool]) -> Revealed:
     """Decrypt; raises KeysUnavailable, NotSealed. `was_erased`: whether the log says so of a pseudonym."""
-    person, fields = str(event.data[PERSON]), sealed_fields(event)
+    person, fields = str(event.data[PERSON]), sealed_fields(event.data)
     key = keys.of_person(person)
     if key is None:
         gone = any(one.person == person for one in keys.untold()) or was_erased(person)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from driftlog.causes import Known, Link, links
-from driftlog.personal import shown
-from driftlog.words import describe, moment
+from driftlog.words import describe, moment, personal
 from schemas.event import Event
+from streams.personal import PERSON
 
 DEPTH = 64
 """A chain of causes is a dozen events long; a foreign producer may write a longer one."""
@@ -149,8 +149,8 @@ def details(event: Event) -> list[str]:
         lines.append(f"recipe: {data['recipe']} {data['parameters']}, seed {data['seed']}")
     elif event.type == "PredictionMade":
         lines += _pairs("features", data["features"])
-        about = shown(event)
-        lines += [f"personal: {about}"] if about else []
+        if PERSON in data:
+            lines.append(f"personal: {personal(data)}")
     return lines
 
 

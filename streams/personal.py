@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 MAX_LENGTH = 256
 LONGEST = 4_096
@@ -39,6 +40,12 @@ class Personal:
     def columns(self) -> dict[str, str]:
         """Encrypted field -> the field of PredictionMade that holds it."""
         return {name: PREFIX + name for name in self.sealed}
+
+
+def sealed_fields(data: Mapping[str, Any]) -> dict[str, str | None]:
+    """Personal field -> what a prediction with these fields holds in its place."""
+    found = {name: value for name, value in data.items() if name.startswith(PREFIX)}
+    return {name.removeprefix(PREFIX): value for name, value in found.items()}
 
 
 def problem_of(personal: object, kinds: Mapping[str, str], reserved: frozenset[str]) -> str | None:

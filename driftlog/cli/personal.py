@@ -51,6 +51,8 @@ def erase(
     named = sys.stdin.readline().rstrip("\r\n") if subject == "-" else subject
     if not named:
         raise CliError("SUBJECT is empty: say whom, as requests name the person")
+    if subject == "-" and not yes:
+        raise CliError("stdin names the person and cannot answer a question: say --yes")
     if not yes:
         typer.confirm(f"Destroy the key of this person in task {chosen.name} for ever?", abort=True)
     with closing(keys):
@@ -122,8 +124,8 @@ def _keys(settings: Settings, task: Task) -> KeyStore:
         raise CliError(f"task {task.name} declares nothing personal: its log is as it was written")
     if not settings.key_store.exists():
         raise CliError(
-            f"there is no key store {settings.key_store}: serving makes it with the first request"
-            " about a person; run this where serving runs, with its DRIFTLOG_HOME"
+            f"there is no key store {settings.key_store}: serving makes it when it starts;"
+            " run this where serving runs, with its DRIFTLOG_HOME"
         )
     return KeyStore(settings.key_store, settings.master_key, create=False)
 

@@ -202,12 +202,14 @@ class KeyStore:
         connection.execute("PRAGMA secure_delete = ON")
         connection.execute("PRAGMA temp_store = MEMORY")
         connection.execute("PRAGMA synchronous = FULL")
-        with _writing(connection):  # of processes that come at once, one makes it
-            for statement in _TABLES.split(";")[:-1]:
-                connection.execute(statement)
-            connection.execute("INSERT OR IGNORE INTO about VALUES ('master', ?)", (secret.check,))
-            sql = "SELECT value FROM about WHERE name = 'master'"
-            (check,) = connection.execute(sql).fetchone()
+        check = _master_of(connection)
+        if check is None:
+            with _writing(connection):  # of processes that come at once, one makes it
+                for statement in _TABLES.split(";")[:-1]:
+                    connection.execute(statement)
+                made = "INSERT OR IGNORE INTO about VALUES ('master', ?)"
+                connection.execute(made, (secret.check,))
+                check = _master_of(connection)
         if check != secret.check:
             raise KeysUnavailable(
                 f"the master key {self._master_path} is not the one of the key store {self._path}:"
@@ -219,6 +221,14 @@ class KeyStore:
         if self._connection is not None:
             self._connection.close()
         self._connection, self._inode, self._master = None, None, None
+
+
+def _master_of(connection: sqlite3.Connection) -> bytes | None:
+    """The check of the master key that the store was made with; None in a store that is not made yet."""
+    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'about'").fetchone():
+        return None
+    row = connection.execute("SELECT value FROM about WHERE name = 'master'").fetchone()
+    return None if row is None else bytes(row[0])
 
 
 def _stored(connection: sqlite3.Connection, lookups: Iterable[bytes]) -> dict[bytes, bytes]:

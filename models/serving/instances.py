@@ -105,8 +105,8 @@ class InstanceParser:
                             f"must be text of at most {longest} characters"  # without the value
                         )
                     errors.add(f"instances[{index}].{name}", problem)
-            if self._personal and (problem := nobodys(self._personal, values)):
-                errors.add(f"instances[{index}].{self._personal.subject}", problem)
+            if self._personal:
+                self._check_person(f"instances[{index}]", self._personal, instance, values, errors)
             time, event_id = now_ms, None
             if len(instance) > len(values) or self._names - instance.keys():
                 time, event_id = self._extras(index, instance, now_ms, errors)
@@ -114,6 +114,19 @@ class InstanceParser:
         _distinct("instances", [ask.id for ask in asks], errors)
         errors.check()
         return asks
+
+    @staticmethod
+    def _check_person(
+        loc: str,
+        personal: Personal,
+        instance: Mapping[str, Any],
+        values: Mapping[str, Any],
+        errors: _Errors,
+    ) -> None:
+        name = personal.subject
+        accepted = instance.get(name, _MISSING) is values[name]
+        if accepted and (problem := nobodys(personal, values)):
+            errors.add(f"{loc}.{name}", problem)
 
     def _extras(
         self, index: int, instance: Mapping[str, Any], now_ms: int, errors: _Errors

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
+from models.personal.cipher import MasterKey
 from models.personal.errors import PersonalDataError
 from models.personal.keystore import KeyStore
 from models.personal.sealing import Sealed, seal_all
@@ -28,6 +29,7 @@ class Sealer:
         self._keys = keys
         self._patience_s = patience_s
         self._thread = ThreadPoolExecutor(1, "personal")
+        self._master: MasterKey | None = None
         self.problem: str | None = None
         """Why the keys could not be had the last time; None if they could."""
 
@@ -49,7 +51,9 @@ class Sealer:
         Raises Refused 503.
         """
         try:
-            return self._keys.master.fingerprint(body)
+            if self._master is None:
+                self._master = self._keys.master
+            return self._master.fingerprint(body)
         except PersonalDataError as error:
             self.problem = str(error)
             raise Refused(503, "keys_away", _told(self.problem), RETRY_AFTER_S) from error
