@@ -69,7 +69,7 @@ class TypedParser:
             for one in instances
         ]
         named = [event_id for event_id, _ in envelopes if event_id is not None]
-        if len(set(named)) != len(named) or self._names_nobody(instances):
+        if len(set(named)) != len(named) or (self._personal and self._names_nobody(instances)):
             return None
         asks: list[Ask] = []
         for one, (event_id, given) in zip(instances, envelopes, strict=True):
