@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
+import structlog
+
 from models.personal.cipher import MasterKey
 from models.personal.errors import PersonalDataError
 from models.personal.keystore import KeyStore
@@ -16,6 +18,8 @@ from models.serving.guards.guard import Refused
 from models.serving.problems import RETRY_AFTER_S, Problem
 from schemas.event import Event
 from streams.task import Ask, Task
+
+logger = structlog.get_logger()
 
 PATIENCE_S = 5.0
 """A disk that does not answer for so long is away."""
@@ -55,8 +59,8 @@ class Sealer:
                 self._master = self._keys.master
             return self._master.fingerprint(body)
         except PersonalDataError as error:
-            self.problem = str(error)
-            raise Refused(503, "keys_away", _told(self.problem), RETRY_AFTER_S) from error
+            self._away(str(error))
+            raise Refused(503, "keys_away", _told(str(error)), RETRY_AFTER_S) from error
 
     def close(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)
@@ -67,13 +71,21 @@ class Sealer:
             async with asyncio.timeout(self._patience_s):
                 found = await asyncio.get_running_loop().run_in_executor(self._thread, work)
         except PersonalDataError as error:
-            self.problem = str(error)
+            why = str(error)
         except TimeoutError:
-            self.problem = f"the key store did not answer within {self._patience_s:g} s"
+            why = f"the key store did not answer within {self._patience_s:g} s"
         else:
+            if self.problem is not None:
+                logger.info("keys of personal data are back")
             self.problem = None
             return found
-        raise Problem(503, _told(self.problem))
+        self._away(why)
+        raise Problem(503, _told(why))
+
+    def _away(self, why: str) -> None:
+        if self.problem is None:
+            logger.warning("keys of personal data are away: it is refused", reason=why)
+        self.problem = why
 
 
 def sealed_events(events: Sequence[Event], sealed: Sequence[Sealed]) -> list[Event]:

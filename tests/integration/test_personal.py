@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -79,19 +79,22 @@ def settings(cluster: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 @contextmanager
-def service(settings: Settings, name: str, file: Path) -> Iterator[None]:
-    """As `driftlog up` starts it, its output in the instance's logs."""
+def services(settings: Settings, file: Path, *names: str) -> Iterator[None]:
+    """As `driftlog up` starts them, their output in the instance's logs."""
     settings.logs.mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "driftlog.services", name, "--task", str(file)]
-    with (
-        (settings.logs / f"{name}.log").open("ab") as output,
-        subprocess.Popen(command, env={**os.environ}, stdout=output, stderr=output) as process,
-    ):
-        try:
-            yield
-        finally:
-            process.terminate()
-            process.wait(30)
+    started = []
+    for name in names:
+        command = [sys.executable, "-m", "driftlog.services", name, "--task", str(file)]
+        with (settings.logs / f"{name}.log").open("ab") as output:
+            process = subprocess.Popen(command, env={**os.environ}, stdout=output, stderr=output)
+            started.append(process)
+    try:
+        yield
+    finally:
+        for process in started:
+            process.kill()
+        for process in started:
+            process.wait()
 
 
 def ready(settings: Settings) -> bool:
@@ -142,7 +145,7 @@ def raw_log(settings: Settings) -> bytes:
     consumer.assign(places)
     found, open_ = [], {(place.topic, place.partition) for place in places}
     while open_:
-        for message in consumer.consume(500, timeout=10):
+        for message in consumer.consume(500, timeout=0.2):
             if message.error():
                 open_.discard((message.topic(), message.partition()))
                 continue
@@ -181,9 +184,7 @@ def test_no_byte_of_a_person_is_anywhere_and_erasing_leaves_nothing_to_read(
     settings: Settings, tmp_path: Path
 ) -> None:
     file = tmp_path / "visits.py"
-    with ExitStack() as running:
-        for name in ("trainer", "history", "serving"):
-            running.enter_context(service(settings, name, file))
+    with services(settings, file, "trainer", "history", "serving"):
         eventually(lambda: ready(settings), WAIT_S)
         first = post(settings, "visit-rest", **{"Idempotency-Key": "once"})
         assert post(settings, "visit-rest", **{"Idempotency-Key": "once"}) == first

@@ -10,7 +10,7 @@ from consumers.history.tables import create_statement, event_table
 from models.dataset import schema
 from models.snapshot_file import Span, snapshot_sql
 from schemas.catalogue import Topic
-from schemas.compatibility import parse_avro
+from schemas.compatibility import DEFAULT_LEVEL, incompatibilities, parse_avro
 from schemas.safety import check_safe
 from streams.features import assemble
 from streams.personal import Personal
@@ -46,6 +46,14 @@ def test_predictions_get_optional_fields_and_those_of_other_tasks_none() -> None
     names = ["person", "personal_customer_id", "personal_email", "personal_phone"]
     assert [field["name"] for field in more] == names
     assert all(field["type"] == ["null", "string"] and field["default"] is None for field in more)
+
+
+def test_personal_fields_may_come_and_go() -> None:
+    """Old and new code read the same log, whatever was declared when."""
+    declared = [None, Personal("id"), HIDDEN, Personal("customer_id", ("email",))]
+    schemas = [predictions(task(personal)).value_schema for personal in declared]
+    for new in schemas:
+        assert incompatibilities(DEFAULT_LEVEL, new, schemas) == []
 
 
 def test_a_plain_subject_stays_a_feature() -> None:
