@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from streams.expectations import Expect, QualityPolicy
+from streams.personal import Personal
 from streams.task import (
     Ask,
     Category,
@@ -41,6 +42,7 @@ __all__ = [
     "Numeric",
     "Observation",
     "Observed",
+    "Personal",
     "QualityPolicy",
     "Rate",
     "Recipe",

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from driftlog.causes import Known, Link, links
-from driftlog.words import describe, moment
+from driftlog.words import describe, moment, personal
 from schemas.event import Event
+from streams.personal import PERSON
 
 DEPTH = 64
 """A chain of causes is a dozen events long; a foreign producer may write a longer one."""
@@ -148,6 +149,8 @@ def details(event: Event) -> list[str]:
         lines.append(f"recipe: {data['recipe']} {data['parameters']}, seed {data['seed']}")
     elif event.type == "PredictionMade":
         lines += _pairs("features", data["features"])
+        if PERSON in data:
+            lines.append(f"personal: {personal(data)}")
     return lines
 
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from schemas.event import Event
+from streams.personal import PERSON, sealed_fields
 
 Data = Mapping[str, Any]
 
@@ -49,6 +50,14 @@ def _value(value: object) -> str:
 
 def _prediction(data: Data) -> str:
     return f"{data['model_version']} says {data['score']:.3f} -> {data['label']}"
+
+
+def personal(data: Data) -> str:
+    """What a prediction says about somebody, without the keys: `person 3f2a9c01, email [encrypted]`."""
+    if data.get(PERSON) is None:
+        return "nobody"
+    given = [name for name, value in sealed_fields(data).items() if value is not None]
+    return ", ".join([f"person {data[PERSON][:8]}", *(f"{name} [encrypted]" for name in given)])
 
 
 def _corrected(data: Data) -> str:
@@ -229,6 +238,15 @@ def _refused(data: Data) -> str:
     return f"{data['count']} of {data['caller']}{task} in a minute: {data['cause']}"
 
 
+def _erased(data: Data) -> str:
+    return f"person {data['person'][:8]} of {data['task']} by {data['actor']}: {data['reason']}"
+
+
+def _revealed(data: Data) -> str:
+    what = f"{', '.join(data['fields'])} of prediction {data['prediction_id']}"
+    return f"{data['actor']} read {what}: {data['reason']}"
+
+
 _WORDS: dict[str, Callable[[Data], str]] = {
     "PredictionMade": _prediction,
     "PredictionCorrected": _corrected,
@@ -266,4 +284,6 @@ _WORDS: dict[str, Callable[[Data], str]] = {
     "KeyIssued": _issued,
     "KeyRevoked": _revoked,
     "RequestsRefused": _refused,
+    "SubjectErased": _erased,
+    "PersonalDataRevealed": _revealed,
 }

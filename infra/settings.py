@@ -62,6 +62,8 @@ class Settings:
     """Most that serving spools for a log that is away, MiB; beyond it, requests are refused."""
     serving_spool_fsync: int = 0
     """1: an answer waits until the disk has it, and survives a loss of power; 0: it survives kill -9."""
+    keyring: str = ""
+    """File of the master key of personal data; empty: one in the data folder."""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Settings:
@@ -97,6 +99,7 @@ class Settings:
             settings,
             home=settings.home.expanduser().absolute(),
             cache=settings.cache.expanduser().absolute(),
+            keyring=settings.keyring and str(Path(settings.keyring).expanduser().absolute()),
         )
 
     def to_env(self) -> dict[str, str]:
@@ -166,6 +169,17 @@ class Settings:
     def spool(self) -> Path:
         """Answered events on their way to the log (serving in spool mode)."""
         return self.home / "spool"
+
+    @property
+    def key_store(self) -> Path:
+        """Keys of the persons in personal data: not part of the log, so that they can be destroyed."""
+        return self.home / "keys" / "persons.sqlite"
+
+    @property
+    def master_key(self) -> Path:
+        """What wraps them."""
+        own = self.home / "keys" / "master.key"
+        return Path(self.keyring) if self.keyring else own
 
     @property
     def logs(self) -> Path:

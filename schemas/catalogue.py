@@ -41,6 +41,7 @@ AGENT_STEPS = "driftlog.agent_steps"
 AGENT_ANSWERS = "driftlog.agent_answers"
 ACCESS = "driftlog.access"
 AUDIT = "driftlog.audit"
+PRIVACY = "driftlog.privacy"
 
 DLQ_SUFFIX = ".dlq"
 
@@ -116,6 +117,7 @@ def system_topics() -> tuple[Topic, ...]:
         _topic(AGENT_ANSWERS, "AnswerGiven", key="request_id"),
         _topic(ACCESS, "KeyIssued", "KeyRevoked", key="name"),
         _topic(AUDIT, "RequestsRefused"),
+        _topic(PRIVACY, "SubjectErased", "PersonalDataRevealed"),
     )
 
 
@@ -140,11 +142,13 @@ def task_topics(
     features: Mapping[str, str],
     observed: Sequence[str],
     partitions: int = 4,
+    private: Sequence[str] = (),
 ) -> tuple[Topic, ...]:
     """The four topics of a task, their schemas derived from its features.
 
     `features` maps each feature of the served vector to 'double' or 'string' (category);
-    `observed` names the numeric values that arrive as observations about an entity (weather of an airport).
+    `observed` names the numeric values that arrive as observations about an entity (weather of an airport);
+    `private` what predictions hold encrypted about a person.
     """
     namespace = f"driftlog.{task}"
     vector = _record(
@@ -175,6 +179,7 @@ def task_topics(
             **_optional("degraded", "string"),
             "doc": "What serving did without: 'online_features' (they are null for that reason), or null.",
         },
+        *(_private(private) if private else ()),
     )
     label = _event_record(
         "LabelObserved",
@@ -219,6 +224,16 @@ def _field(name: str, type_: Any, doc: str) -> Schema:
 
 def _optional(name: str, type_: str) -> Schema:
     return {"name": name, "type": ["null", type_], "default": None}
+
+
+def _private(names: Sequence[str]) -> list[Schema]:
+    """Fields of one level: the history keeps those of nested records in dictionaries of few values."""
+    person = {
+        **_optional("person", "string"),
+        "doc": "Pseudonym of the person, made by the person's own key; null without a person.",
+    }
+    sealed = "Encrypted under the person's key: 's1.' and base64url of AES-SIV; null as it came."
+    return [person, *({**_optional(f"personal_{name}", "string"), "doc": sealed} for name in names)]
 
 
 def _record(name: str, namespace: str, doc: str, fields: list[Schema]) -> Schema:

@@ -46,7 +46,10 @@ _HEAD = "| field | type | default | meaning |\n|---|---|---|---|"
 def events_page() -> str:
     """The whole page; the same schemas give the same text."""
     of_a_task = task_topics(
-        "<task>", {"<numeric feature>": "double", "<category feature>": "string"}, ["<value>"]
+        "<task>",
+        {"<numeric feature>": "double", "<category feature>": "string"},
+        ["<value>"],
+        private=["<personal field>"],
     )
     envelope = of_a_task[0].schemas[0]["fields"][:ENVELOPE]
     parts = [

@@ -12,6 +12,7 @@ from typing import Any
 
 from schemas.catalogue import Topic, task_topics
 from streams.expectations import Expect, QualityPolicy
+from streams.personal import Personal, problem_of
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
@@ -366,6 +367,8 @@ class Task:
     doc: str = ""
     labelling: LabelPolicy | None = None
     """None: labels come by themselves, or not."""
+    personal: Personal | None = None
+    """What requests say about a person beside the features: logged encrypted, never a model's input."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "features", tuple(self.features))
@@ -400,11 +403,17 @@ class Task:
             _check_groups(self.name, self.drift, self.vector)
         if isinstance(self.gate, GatePolicy):
             _check_gate(self.name, self.gate, self.kinds)
+        _check_personal(self)
 
     @property
     def given(self) -> tuple[str, ...]:
         """Features that the caller sends."""
         return tuple(f.name for f in self.features if isinstance(f, Numeric | Category | Text))
+
+    @property
+    def private(self) -> tuple[str, ...]:
+        """What the caller sends beside the features: texts that are logged encrypted."""
+        return () if self.personal is None else self.personal.sealed
 
     @property
     def vector(self) -> dict[str, str]:
@@ -445,7 +454,8 @@ class Task:
 
     def topics(self, partitions: int = 4) -> tuple[Topic, ...]:
         """`<task>.predictions`, `.labels`, `.features`, `.shadows`; schemas derived from the features."""
-        return task_topics(self.name, self.vector, self.observed_values, partitions)
+        observed, private = self.observed_values, self.private
+        return task_topics(self.name, self.vector, observed, partitions, private)
 
 
 def _check_groups(task: str, policy: DriftPolicy, vector: Mapping[str, str]) -> None:
@@ -478,6 +488,13 @@ def _check_groups(task: str, policy: DriftPolicy, vector: Mapping[str, str]) -> 
             f"task {task}: drift.multivariate: needs two or more numeric features that are not of an"
             " embedding; leave it out"
         )
+
+
+def _check_personal(task: Task) -> None:
+    """Raises TaskError for personal fields that cannot be kept apart from the features."""
+    wrong = None if task.personal is None else problem_of(task.personal, task.kinds, RESERVED)
+    if wrong:
+        raise TaskError(f"task {task.name}: personal: {wrong}")
 
 
 def _check_gate(task: str, policy: GatePolicy, kinds: Mapping[str, str]) -> None:

@@ -17,6 +17,7 @@ from driftlog.cli import (
     chaos,
     demo,
     feed,
+    personal,
     produce,
     query,
     similar,
@@ -90,6 +91,8 @@ app.command("query", rich_help_panel=_LOG)(query.query)
 app.command("similar", rich_help_panel=_LOG)(similar.similar)
 app.command("blast", rich_help_panel=_LOG)(blast.blast)
 app.command("why", rich_help_panel=_LOG)(why.why)
+app.command("reveal", rich_help_panel=_LOG)(personal.reveal)
+app.command("erase", rich_help_panel=_LOG)(personal.erase)
 app.add_typer(schemas_app, name="schemas", rich_help_panel=_LOG)
 app.command("simulate", rich_help_panel=_LOOP)(simulate.simulate)
 app.add_typer(models_app, name="models", rich_help_panel=_LOOP)
@@ -129,12 +132,13 @@ def _expected(error: Exception) -> bool:
     from infra.errors import InfraError
     from infra.settings import SettingsError
     from models.history import HistoryUnavailable
+    from models.personal.errors import PersonalDataError
     from schemas.errors import SchemaError
     from streams.log import LogUnavailable
     from streams.task import TaskError
 
     asked = (CliError, SettingsError, TaskError, NoSuchEvent)
-    away = (InfraError, SchemaError, LogUnavailable, HistoryUnavailable)
+    away = (InfraError, SchemaError, LogUnavailable, HistoryUnavailable, PersonalDataError)
     return isinstance(error, (*asked, *away, KafkaException, RedisError, OSError))
 
 

@@ -105,7 +105,18 @@ def to_event(topic: Any, line: str) -> Any:
         check_finite(data)
     except InvalidEvent as error:
         raise ValueError(str(error)) from error
+    _check_sealed(data)
     return Event(topic.name, type_, data)
+
+
+def _check_sealed(data: dict[str, Any]) -> None:
+    """Raises ValueError for a personal field of a prediction that is not encrypted."""
+    from models.personal.cipher import is_sealed
+    from streams.personal import PREFIX
+
+    for name, value in data.items():
+        if name.startswith(PREFIX) and value is not None and not is_sealed(value):
+            raise ValueError(f"{name} is not encrypted, and the log keeps it for ever: ask serving")
 
 
 def _batches(lines: Any) -> Iterator[list[tuple[int, str]]]:

@@ -132,6 +132,7 @@ def _as_json(task: Task, checked: Checked | None, problems: list[Any]) -> dict[s
             for f in task.features
         ],
         "topics": [topic.name for topic in task.topics()],
+        "personal": dataclasses.asdict(task.personal) if task.personal else None,
         "policies": {name: dataclasses.asdict(getattr(task, name)) for name in _policies(task)},
         **{name: value for name, value in found.items() if name != "problems"},
         "ok": not problems,
@@ -162,6 +163,9 @@ def _show(task: Task, checked: Checked | None) -> None:
     settings.add_row("topics", Text(", ".join(topic.name for topic in task.topics())))
     label = f"waits {task.label_delay_hours} h, threshold {task.decision_threshold}"
     settings.add_row("label", Text(f"{label}, {task.prior_score} before there is a model"))
+    if task.personal:
+        told = f"{', '.join(task.private)}: encrypted under a key of each {task.personal.subject}"
+        settings.add_row("personal", Text(told))
     for name in _policies(task):
         values = dataclasses.asdict(getattr(task, name)).items()
         settings.add_row(name, Text(", ".join(f"{key} {value}" for key, value in values)))

@@ -20,6 +20,7 @@ from fastapi import FastAPI
 
 from infra.settings import Settings
 from models.artifacts import ArtifactStore
+from models.personal.keystore import KeyStore
 from models.registry import Registry, before
 from models.serving.api import create_app
 from models.serving.deployments import Swapper, candidates
@@ -35,6 +36,7 @@ from models.serving.guards.settings import GuardSettings
 from models.serving.guards.setup import Guards, new_id, now_ms
 from models.serving.metrics import Metrics
 from models.serving.online import RedisStore
+from models.serving.personal import Sealer
 from models.serving.service import Service
 from models.serving.spooled import SpooledLog
 from schemas.catalogue import (
@@ -94,6 +96,8 @@ class _Server:
         guarding = GuardSettings.from_env(os.environ)
         self.guards = Guards(self.settings, guarding, self.service.desks, self.service.metrics)
         self.service.lacks = self.guards.lacks
+        if any(task.personal for task in self.tasks):
+            self._seal_with(Sealer(KeyStore(self.settings.key_store, self.settings.master_key)))
         port = self.settings.port(self.base_port)
         self._grpc = GrpcServer(
             self.service,
@@ -124,6 +128,10 @@ class _Server:
         await self._http.serve()
         return self.status if self._http.started else 1
 
+    def _seal_with(self, sealer: Sealer) -> None:
+        self.service.sealer = sealer
+        self.guards.once.fingerprint = sealer.fingerprint
+
     @asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
         try:
@@ -145,6 +153,8 @@ class _Server:
         if self.log is not None:
             await self.log.close(FLUSH_S)
         await self.store.close()
+        if self.service.sealer is not None:
+            self.service.sealer.close()
 
     def _ended(self, background: asyncio.Task[None]) -> None:
         """Without its background serving is blind: better to be started again."""

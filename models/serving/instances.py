@@ -10,6 +10,7 @@ from typing import Any
 
 from schemas.catalogue import labels_topic
 from schemas.event import Event, derived_id
+from streams.personal import Personal
 from streams.task import DAY_MS, Ask, Category, Task, Text
 
 MAX_INSTANCES = 1_000
@@ -68,8 +69,10 @@ class InstanceParser:
         self._task = task.name
         longest = {f.name: MAX_TEXT for f in task.features if isinstance(f, Category)}
         longest |= {f.name: f.max_length for f in task.features if isinstance(f, Text)}
-        self._given = tuple((name, longest.get(name, 0)) for name in task.given)
-        self._names = frozenset(task.given)
+        self._personal = task.personal
+        longest |= {name: task.personal.max_length for name in task.private if task.personal}
+        self._given = tuple((name, longest.get(name, 0)) for name in (*task.given, *task.private))
+        self._names = frozenset(name for name, _ in self._given)
         self._computed = frozenset(f.name for f in task.features) - self._names
 
     def parse(self, body: object, now_ms: int, new_id: Callable[[], str]) -> list[Ask]:
@@ -97,7 +100,13 @@ class InstanceParser:
                     continue
                 values[name], problem = _text(value, longest) if longest else _number(value)
                 if problem:
+                    if self._personal and name in self._personal.sealed and value is not _MISSING:
+                        problem = (
+                            f"must be text of at most {longest} characters"  # without the value
+                        )
                     errors.add(f"instances[{index}].{name}", problem)
+            if self._personal:
+                self._check_person(f"instances[{index}]", self._personal, instance, values, errors)
             time, event_id = now_ms, None
             if len(instance) > len(values) or self._names - instance.keys():
                 time, event_id = self._extras(index, instance, now_ms, errors)
@@ -105,6 +114,19 @@ class InstanceParser:
         _distinct("instances", [ask.id for ask in asks], errors)
         errors.check()
         return asks
+
+    @staticmethod
+    def _check_person(
+        loc: str,
+        personal: Personal,
+        instance: Mapping[str, Any],
+        values: Mapping[str, Any],
+        errors: _Errors,
+    ) -> None:
+        name = personal.subject
+        accepted = instance.get(name, _MISSING) is values[name]
+        if accepted and (problem := nobodys(personal, values)):
+            errors.add(f"{loc}.{name}", problem)
 
     def _extras(
         self, index: int, instance: Mapping[str, Any], now_ms: int, errors: _Errors
@@ -117,6 +139,16 @@ class InstanceParser:
                 why = f"is no feature of task {self._task}, which takes {known}"
             errors.add(f"instances[{index}].{_shown(name)}", why)
         return _envelope(f"instances[{index}]", instance, now_ms, errors)
+
+
+def nobodys(personal: Personal, values: Mapping[str, Any]) -> str:
+    """What is wrong if an instance says something about a person and does not name one; or ""."""
+    subject = values[personal.subject]
+    if subject == "":
+        return "names nobody: it is empty; null if nobody is known"
+    if subject is None and any(values[name] is not None for name in personal.fields):
+        return "must name the person whom the personal fields are about, not null"
+    return ""
 
 
 def parse_labels(task: Task, body: object, now_ms: int) -> list[Event]:

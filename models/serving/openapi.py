@@ -160,6 +160,10 @@ def _instance(task: Task) -> dict[str, Any]:
             if isinstance(feature, Text):
                 about["maxLength"] = feature.max_length
             fields[feature.name] = {**_value(isinstance(feature, Category | Text)), **about}
+    for name in task.private:
+        about = {"description": "About a person: logged encrypted, no model's input."}
+        longest = task.personal.max_length if task.personal else MAX_TEXT
+        fields[name] = {"type": ["string", "null"], "maxLength": longest, **about}
     return {
         "title": task.name,
         "type": "object",
@@ -177,7 +181,8 @@ def _value(is_text: bool) -> dict[str, Any]:
 
 def _example(task: Task) -> dict[str, Any]:
     shown = {Category: "A", Text: "Thank you, it works."}
-    return {f.name: shown.get(type(f), 1.0) for f in task.features if f.name in task.given}
+    features = {f.name: shown.get(type(f), 1.0) for f in task.features if f.name in task.given}
+    return features | dict.fromkeys(task.private, "someone")
 
 
 def _body(

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from models.personal.sealing import Sealed
 from models.serving.answers import Answer, Answers, key_of
 from models.serving.batching import Batcher
 from models.serving.core import Champion, Request, answer, keys_of, predict_all
@@ -19,6 +20,7 @@ from models.serving.instances import InstanceParser, parse_labels
 from models.serving.lineup import Lineup, deal
 from models.serving.metrics import Metrics
 from models.serving.online import OnlineStore
+from models.serving.personal import Sealer, sealed_events
 from models.serving.problems import Problem
 from models.serving.shadow import Shadows
 from models.serving.typed import TypedParser
@@ -107,6 +109,8 @@ class Service:
     """Where the log wants the next batch of predictions whose callers do not name them."""
     lacks: Callable[[], str | None] = lambda: None
     """What else is not there yet without which nobody can be answered."""
+    sealer: Sealer | None = None
+    """Encrypts the personal fields of tasks that declare some; without it they are refused."""
     desks: dict[str, Desk] = field(init=False)
     leaving: bool = False
     """It was told to stop: it answers on, and asks callers to go elsewhere."""
@@ -187,7 +191,9 @@ class Service:
         """What each request of a batch is answered, and the events that go into the log before it is."""
         self.desks[task.name].ids.next_batch()
         self.metrics.batches.labels(task.name).inc()
-        keys = keys_of(task, [ask for request in requests for ask in request.asks])
+        asks = [ask for request in requests for ask in request.asks]
+        sealed = await self._sealed(task, asks) if task.personal else None
+        keys = keys_of(task, asks)
         blobs = await self.store.blobs(task.name, keys) if keys else _nothing
         warnings: tuple[str, ...] = ()
         degraded = None
@@ -195,7 +201,14 @@ class Service:
             warnings, degraded = (WITHOUT_STORE,), ONLINE_FEATURES
             self.metrics.without_features.labels(task.name).inc(len(requests))
         found = predict_all(task, requests, blobs or _nothing, degraded)
+        if sealed is not None:
+            found = _with_sealed(requests, found, sealed)
         return [one if isinstance(one, Exception) else _Made(one, warnings) for one in found]
+
+    async def _sealed(self, task: Task, asks: Sequence[Ask]) -> list[Sealed]:
+        if self.sealer is None:
+            raise Problem(503, f"task {task.name} has personal fields, and there is no key store")
+        return await self.sealer.seal(task, asks)
 
     async def label(self, task: str, body: object) -> dict[str, Any]:
         """Take `{"labels": [...]}`; raises like `predict`."""
@@ -225,7 +238,7 @@ class Service:
             name: desk.champion.version if desk.champion else None
             for name, desk in self.desks.items()
         }
-        lacks = self.lacks()
+        lacks = self.lacks() or await self._keys_lack()
         ready = not trouble and all(models.values()) and not self.leaving and not lacks
         return ready, {
             "ready": ready,
@@ -235,6 +248,12 @@ class Service:
             "models": models,
             "online_features": f"{away}: served as missing" if away else "ok",
         }
+
+    async def _keys_lack(self) -> str | None:
+        """Why personal fields cannot be encrypted, where a task has some."""
+        if not any(task.personal for task in self.tasks):
+            return None
+        return "there is no key store" if self.sealer is None else await self.sealer.look()
 
     async def _append_predictions(
         self, task: Task, lineup: Lineup | None, events: Sequence[Event]
@@ -256,6 +275,19 @@ class Service:
             raise Problem(503, "the log is not connected yet")
         with self.metrics.append_seconds.time():
             await self.log.append(events, self.deadline_s)
+
+
+def _with_sealed(
+    requests: Sequence[Request], found: Sequence[list[Event] | Exception], sealed: Sequence[Sealed]
+) -> list[list[Event] | Exception]:
+    """The events of each request with their share of `sealed`, which is in the order of all asks."""
+    made: list[list[Event] | Exception] = []
+    at = 0
+    for request, one in zip(requests, found, strict=True):
+        mine = sealed[at : at + len(request)]
+        made.append(one if isinstance(one, Exception) else sealed_events(one, mine))
+        at += len(request)
+    return made
 
 
 def _nothing(_: str) -> Blob | None:

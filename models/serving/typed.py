@@ -11,7 +11,14 @@ from typing import Annotated, Any, NotRequired, TypedDict
 
 import msgspec
 
-from models.serving.instances import MAX_ID, MAX_INSTANCES, MAX_NUMBER, MAX_TEXT, event_time
+from models.serving.instances import (
+    MAX_ID,
+    MAX_INSTANCES,
+    MAX_NUMBER,
+    MAX_TEXT,
+    event_time,
+    nobodys,
+)
 from streams.task import Ask, Category, Task
 
 _Number = Annotated[float, msgspec.Meta(ge=-MAX_NUMBER, le=MAX_NUMBER)]
@@ -29,6 +36,11 @@ class TypedParser:
         kinds: dict[str, Any] = {
             name: (_Text if is_text else _Number) | None for name, is_text in given.items()
         }
+        self._personal = task.personal
+        if task.personal:
+            text = Annotated[str, msgspec.Meta(max_length=task.personal.max_length)]
+            kinds |= dict.fromkeys(task.private, text | None)
+            given |= dict.fromkeys(task.private, True)
         kinds |= {"event_id": NotRequired[_Id], "event_time": NotRequired[int | str]}
         # A functional TypedDict takes any mapping at run time; its members are the task's.
         instance = TypedDict("instance", kinds)  # type: ignore[misc]
@@ -57,7 +69,7 @@ class TypedParser:
             for one in instances
         ]
         named = [event_id for event_id, _ in envelopes if event_id is not None]
-        if len(set(named)) != len(named):
+        if len(set(named)) != len(named) or (self._personal and self._names_nobody(instances)):
             return None
         asks: list[Ask] = []
         for one, (event_id, given) in zip(instances, envelopes, strict=True):
@@ -66,6 +78,10 @@ class TypedParser:
                 return None
             asks.append(Ask(time, event_id or new_id(), one))
         return asks
+
+    def _names_nobody(self, instances: Sequence[Mapping[str, Any]]) -> bool:
+        personal = self._personal
+        return personal is not None and any(nobodys(personal, one) for one in instances)
 
     def _colons(self, raw: bytes, instances: Sequence[Mapping[str, Any]]) -> int:
         """How many stand in the texts of a body."""

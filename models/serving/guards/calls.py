@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, NoReturn
 
@@ -162,7 +161,7 @@ class _Call:
         except ValueError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         name = scope_of(caller.name, self._method, key)
-        claim = await once.begin(name, hashlib.sha256(raw).digest(), self._guard.now_ms())
+        claim = await once.begin(name, once.fingerprint(raw), self._guard.now_ms())
         if claim.state == OTHER:
             detail = "this idempotency-key came with another message before: use a new key"
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, detail)

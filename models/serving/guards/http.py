@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
 
@@ -111,7 +110,7 @@ class Guarded:
         except ValueError as error:
             raise Problem(400, str(error)) from None
         name = scope_of(caller.name, scope["path"], key)
-        claim = await once.begin(name, hashlib.sha256(body).digest(), self._guard.now_ms())
+        claim = await once.begin(name, once.fingerprint(body), self._guard.now_ms())
         if claim.state == OTHER:
             detail = "this Idempotency-Key came with another body before: use a new key"
             raise Problem(422, detail)

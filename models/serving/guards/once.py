@@ -200,6 +200,8 @@ class Once:
     patience_s: float = PATIENCE_S
     clock: Callable[[], float] = time.monotonic
     full: bool = False
+    fingerprint: Callable[[bytes], bytes] = lambda body: hashlib.sha256(body).digest()
+    """Tells the bodies of requests apart."""
 
     async def begin(self, scope: str, body: bytes, now: int) -> Claim:
         """Claim a request; a retry that overtakes the first request waits for it (then `busy`)."""

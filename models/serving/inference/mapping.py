@@ -22,9 +22,10 @@ SHOWN = 80
 
 
 def inputs_of(task: Task) -> dict[str, str]:
-    """Each given feature with the datatype that metadata name."""
+    """Each given feature, and each personal field, with the datatype that metadata name."""
     texts = {feature.name for feature in task.features if isinstance(feature, Category | Text)}
-    return {name: TEXT if name in texts else "FP64" for name in task.given}
+    features = {name: TEXT if name in texts else "FP64" for name in task.given}
+    return features | dict.fromkeys(task.private, TEXT)
 
 
 def body_of(task: Task, inputs: Sequence[Tensor], parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -94,3 +94,12 @@ def test_no_two_kafka_ports_of_an_instance_meet(offset: int) -> None:
     settings = Settings(port_offset=offset)
     ports = [settings.port(base) for base in (*BROKER_PORTS, *CONTROLLER_PORTS)]
     assert len(set(ports)) == 6 and max(ports) < 65_536
+
+
+def test_the_master_key_lies_in_the_data_folder_or_where_it_is_said(tmp_path: Path) -> None:
+    env = {"DRIFTLOG_HOME": str(tmp_path)}
+    assert Settings.from_env(env).master_key == tmp_path / "keys" / "master.key"
+    made = Settings.from_env({**env, "DRIFTLOG_KEYRING": "ring"})
+    assert made.master_key == Path("ring").absolute()
+    assert Settings.from_env(made.to_env()).master_key == made.master_key
+    assert made.key_store.parent == tmp_path / "keys"
