@@ -61,13 +61,18 @@ class _Errors:
             raise InvalidRequest(self.found)
 
 
+def longest_texts(task: Task) -> dict[str, int]:
+    """Feature -> how many characters it may have, of those that are text."""
+    longest = {f.name: MAX_TEXT for f in task.features if isinstance(f, Category)}
+    return longest | {f.name: f.max_length for f in task.features if isinstance(f, Text)}
+
+
 class InstanceParser:
     """Checks the instances of one task. `parse` never raises anything but InvalidRequest."""
 
     def __init__(self, task: Task) -> None:
         self._task = task.name
-        longest = {f.name: MAX_TEXT for f in task.features if isinstance(f, Category)}
-        longest |= {f.name: f.max_length for f in task.features if isinstance(f, Text)}
+        longest = longest_texts(task)
         self._given = tuple((name, longest.get(name, 0)) for name in task.given)
         self._names = frozenset(task.given)
         self._computed = frozenset(f.name for f in task.features) - self._names
