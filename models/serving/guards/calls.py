@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 import grpc
 
+from models.serving.grpc.errors import CODES
 from models.serving.guards.guard import Caller, Guard, Refused
 from models.serving.guards.needs import OPEN, Need, of_method, task_of
 from models.serving.guards.once import (
@@ -22,16 +23,9 @@ from models.serving.guards.once import (
     scope_of,
 )
 from models.serving.guards.scopes import LABEL, PREDICT
+from models.serving.problems import RETRY_AFTER_S
 
 Handler = Any
-_CODES = {
-    401: grpc.StatusCode.UNAUTHENTICATED,
-    403: grpc.StatusCode.PERMISSION_DENIED,
-    409: grpc.StatusCode.ABORTED,
-    413: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    503: grpc.StatusCode.UNAVAILABLE,
-}
 
 
 class GuardedCalls(grpc.aio.ServerInterceptor):  # type: ignore[misc]
@@ -167,7 +161,9 @@ class _Call:
             detail = "this idempotency-key came with another message before: use a new key"
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, detail)
         if claim.state == BUSY:
-            raise Refused(409, BUSY, "the first request with this key is still answered", 2)
+            raise Refused(
+                409, BUSY, "the first request with this key is still answered", RETRY_AFTER_S
+            )
         if claim.state == KNOWN:
             context.set_trailing_metadata((("idempotency-replayed", "true"),))
             return claim.answer
@@ -277,7 +273,7 @@ async def abort(refused: Refused, context: Any) -> NoReturn:
     said: tuple[tuple[str, str], ...] = ()
     if refused.retry_after_s is not None:
         said = (("retry-after", str(refused.retry_after_s)),)
-    await context.abort(_CODES[refused.status], refused.detail, said)
+    await context.abort(CODES[refused.status], refused.detail, said)
     raise AssertionError("abort raises")
 
 

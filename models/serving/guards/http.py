@@ -26,9 +26,8 @@ from models.serving.guards.once import (
     scope_of,
 )
 from models.serving.guards.scopes import LABEL, PREDICT
-from models.serving.problems import Problem, response
+from models.serving.problems import RETRY_AFTER_S, Problem, response
 
-RETRY_S = 2
 FIRST_SENT = b"driftlog-first-sent"
 """Header of a request that is sent again with the same event ids: when it was first sent, ms since the epoch.
 What the first try has logged is the answer, whichever model it was that gave it."""
@@ -72,7 +71,7 @@ class Guarded:
             if answer.started:
                 raise
             detail = f"not answered within {self._guard.settings.timeout_s:g} s; send it again"
-            await _refuse(Refused(503, "timeout", detail, RETRY_S), scope, receive, answer)
+            await _refuse(Refused(503, "timeout", detail, RETRY_AFTER_S), scope, receive, answer)
         except ClientDisconnect:
             pass
 
@@ -116,7 +115,9 @@ class Guarded:
             detail = "this Idempotency-Key came with another body before: use a new key"
             raise Problem(422, detail)
         if claim.state == BUSY:
-            raise Refused(409, BUSY, "the first request with this key is still answered", RETRY_S)
+            raise Refused(
+                409, BUSY, "the first request with this key is still answered", RETRY_AFTER_S
+            )
         if claim.state == KNOWN:
             await _play(claim.answer, send)
             return
