@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, NoReturn
 
@@ -13,17 +12,13 @@ from models.serving.grpc.errors import CODES
 from models.serving.guards.guard import Caller, Guard, Refused
 from models.serving.guards.needs import OPEN, Need, of_method, task_of
 from models.serving.guards.once import (
-    BUSY,
-    KNOWN,
-    OTHER,
+    KeyReused,
     Once,
-    Pinned,
+    attempt,
     parse_key,
-    pinned,
     scope_of,
 )
 from models.serving.guards.scopes import LABEL, PREDICT
-from models.serving.problems import RETRY_AFTER_S
 
 Handler = Any
 
@@ -156,30 +151,21 @@ class _Call:
         except ValueError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         name = scope_of(caller.name, self._method, key)
-        claim = await once.begin(name, hashlib.sha256(raw).digest(), self._guard.now_ms())
-        if claim.state == OTHER:
+        invalid = grpc.StatusCode.INVALID_ARGUMENT.value[0]
+        trying = attempt(once, name, raw, self._guard.now_ms(), lambda: _code(context) == invalid)
+        try:
+            async with trying as found:
+                if found.known is not None:
+                    context.set_trailing_metadata((("idempotency-replayed", "true"),))
+                    return found.known
+                answer = self._write(await self._handler.unary_unary(request, context))
+                if _code(context) == 0:
+                    found.answer = answer
+                return answer
+        except KeyReused:
             detail = "this idempotency-key came with another message before: use a new key"
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, detail)
-        if claim.state == BUSY:
-            raise Refused(
-                409, BUSY, "the first request with this key is still answered", RETRY_AFTER_S
-            )
-        if claim.state == KNOWN:
-            context.set_trailing_metadata((("idempotency-replayed", "true"),))
-            return claim.answer
-        token = pinned.set(Pinned(name, claim.since, claim.again))
-        kept = False
-        try:
-            answer = self._write(await self._handler.unary_unary(request, context))
-            if _code(context) == 0:
-                await once.keep(name, answer)
-                kept = True
-            return answer
-        finally:
-            pinned.reset(token)
-            if not kept:
-                invalid = _code(context) == grpc.StatusCode.INVALID_ARGUMENT.value[0]
-                await once.release(name, forget=invalid and not claim.again)
+        raise AssertionError("abort raises")
 
     async def _no_key(self, context: Any) -> None:
         if self._metadata.get("idempotency-key"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
 
@@ -16,11 +15,10 @@ from models.serving.guards.guard import TOO_LARGE, Caller, Guard, Refused
 from models.serving.guards.limits import Taken
 from models.serving.guards.needs import OPEN, Need, of_path
 from models.serving.guards.once import (
-    BUSY,
-    KNOWN,
-    OTHER,
+    KeyReused,
     Once,
     Pinned,
+    attempt,
     parse_key,
     pinned,
     scope_of,
@@ -110,30 +108,21 @@ class Guarded:
         except ValueError as error:
             raise Problem(400, str(error)) from None
         name = scope_of(caller.name, scope["path"], key)
-        claim = await once.begin(name, hashlib.sha256(body).digest(), self._guard.now_ms())
-        if claim.state == OTHER:
-            detail = "this Idempotency-Key came with another body before: use a new key"
-            raise Problem(422, detail)
-        if claim.state == BUSY:
-            raise Refused(
-                409, BUSY, "the first request with this key is still answered", RETRY_AFTER_S
-            )
-        if claim.state == KNOWN:
-            await _play(claim.answer, send)
-            return
-        token = pinned.set(Pinned(name, claim.since, claim.again))
         recording = _Recording(send)
-        kept = False
+        trying = attempt(
+            once, name, body, self._guard.now_ms(), lambda: 400 <= recording.status < 500
+        )
         try:
-            await self._app(scope, _given(body), recording)
-            if recording.status == 200:
-                await once.keep(name, recording.answer())
-                kept = True
-        finally:
-            pinned.reset(token)
-            if not kept:
-                harmless = 400 <= recording.status < 500 and not claim.again
-                await once.release(name, forget=harmless)
+            async with trying as found:
+                if found.known is not None:
+                    await _play(found.known, send)
+                    return
+                await self._app(scope, _given(body), recording)
+                if recording.status == 200:
+                    found.answer = recording.answer()
+        except KeyReused:
+            detail = "this Idempotency-Key came with another body before: use a new key"
+            raise Problem(422, detail) from None
 
     async def _read(self, scope: Scope, receive: Receive, caller: Caller) -> bytes:
         """The whole body, whatever its type; raises Refused 413 or Problem 408."""
