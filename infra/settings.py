@@ -20,6 +20,7 @@ _RANGES = {
     "window_workers": (1, 8),
     "serving_replicas": (1, 8),
     "serving_drain_s": (0, 300),
+    "serving_cache": (0, 10_000_000),
 }
 
 
@@ -62,6 +63,9 @@ class Settings:
     """Most that serving spools for a log that is away, MiB; beyond it, requests are refused."""
     serving_spool_fsync: int = 0
     """1: an answer waits until the disk has it, and survives a loss of power; 0: it survives kill -9."""
+
+    serving_cache: int = 10_000
+    """Rows whose scores serving keeps, of each version that takes long for one; 0: none."""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Settings:

@@ -160,7 +160,8 @@ class _Server:
         registry, rollouts, access = Registry(), Rollouts(), AccessKeys()
         projector = Projector([registry, rollouts, access])
         self.service.recall = Recall(self.settings.bootstrap, codec)
-        swapper = Swapper(self.service, ArtifactStore(self.settings.artifacts))
+        store = ArtifactStore(self.settings.artifacts)
+        swapper = Swapper(self.service, store, self.settings.serving_cache)
 
         async def on_news() -> None:
             self.guards.know(projector.states[access.name])

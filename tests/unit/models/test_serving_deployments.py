@@ -184,6 +184,11 @@ async def test_a_version_that_brings_a_threshold_decides_by_it(tmp_path: Path) -
     await stage.after(replace(event, data=with_threshold), promoted("flights-1"))
     answer = await stage.service.predict("flights", {"instances": [flight()]})
     assert answer["predictions"][0]["label"] == 1
-    await stage.after(registered(stage.store, "flights-2", 0.3), promoted("flights-2", NOW_MS + 1))
+    await stage.after(
+        promoted("flights-1", NOW_MS + 1)
+    )  # once more: the same version, the same threshold
+    answer = await stage.service.predict("flights", {"instances": [flight()]})
+    assert answer["predictions"][0]["label"] == 1
+    await stage.after(registered(stage.store, "flights-2", 0.3), promoted("flights-2", NOW_MS + 2))
     answer = await stage.service.predict("flights", {"instances": [flight()]})
     assert answer["predictions"][0]["label"] == 0
