@@ -5,7 +5,7 @@
 Three models: boosted trees, a linear model over words, and a transformer as large as MiniLM (384 wide, 6
 layers, 64 tokens; random weights: how long it takes does not depend on them). Each scores a stream in batches
 of 8 rows, of which a share stood in the stream before, with the cache of `models.serving.cache` and without,
-in turn, batch by batch; times are medians, and scores are compared to the bit. Exit status 0 if every goal was
+in turn, batch by batch; times are medians, scores are compared to the bit. Exit status 0 if every goal was
 met, 1 if not.
 """
 

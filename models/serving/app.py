@@ -170,7 +170,8 @@ class _Server:
                 # First who is beside it: the champion that a finished rollout makes is warm then.
                 now = traffic(rolled.get(name, TaskRollouts()), desk.task.rollout)
                 await swapper.line_up(desk, now, state.versions)
-                await swapper.reconcile(desk, candidates(state, name))
+                found = candidates(state, name, waits=desk.champion is not None)
+                await swapper.reconcile(desk, found)
                 await swapper.stay_warm(desk, before(state, name), state.versions)
 
         topics = (ACCESS, MODEL_VERSIONS, DEPLOYMENTS, ROLLOUTS, ROLLOUT_COMMANDS)

@@ -45,17 +45,20 @@ class Candidate:
     sha256: str
 
 
-def candidates(state: RegistryState, task: str) -> Iterator[Candidate]:
+def candidates(state: RegistryState, task: str, waits: bool = True) -> Iterator[Candidate]:
     """Who may answer for `task`, the newest decision first.
 
-    Ends at a version that is not registered yet: its registration is on its way, in another topic.
+    Ends at a version that is not registered: its registration is on its way, in another topic. Who has no
+    champion to wait with (not `waits`) passes it over: its registration may be a record that nobody can read.
     """
     for decision in reversed(state.decisions.get(task, [])):
         if not decision.installs:
             continue
         version = state.versions.get(decision.version)
         if version is None:
-            return
+            if waits:
+                return
+            continue
         yield Candidate(
             version=decision.version,
             decision=decision.event_id,

@@ -122,6 +122,19 @@ async def test_a_promotion_read_before_its_registration_waits_for_it(stage: Stag
     assert await stage.after(two) == "flights-2"
 
 
+async def test_who_has_no_champion_passes_over_a_version_that_nobody_can_read(stage: Stage) -> None:
+    """Started after the registration of flights-2 has become unreadable in the log."""
+    one = registered(stage.store, "flights-1", 0.25)
+    stage.registry.apply(
+        stage.state, [one, promoted("flights-1"), promoted("flights-2", NOW_MS + 1)]
+    )
+    assert list(candidates(stage.state, "flights")) == []
+    found = candidates(stage.state, "flights", waits=stage.desk.champion is not None)
+    await stage.swapper.reconcile(stage.desk, found)
+    assert stage.desk.champion is not None
+    assert stage.desk.champion.version == "flights-1"
+
+
 async def test_a_refused_artifact_keeps_the_old_one_and_raises_one_alert(stage: Stage) -> None:
     one, bad = (
         registered(stage.store, "flights-1", 0.25),
