@@ -20,6 +20,7 @@ _RANGES = {
     "window_workers": (1, 8),
     "serving_replicas": (1, 8),
     "serving_drain_s": (0, 300),
+    "serving_cache": (0, 10_000_000),
 }
 
 
@@ -64,6 +65,9 @@ class Settings:
     """1: an answer waits until the disk has it, and survives a loss of power; 0: it survives kill -9."""
     keyring: str = ""
     """File of the master key of personal data; empty: one in the data folder."""
+
+    serving_cache: int = 10_000
+    """Rows whose scores serving keeps, of each version that takes long for one; 0: none."""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Settings:

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from infra.clickhouse import moment, table_of
-from schemas.catalogue import features_topic, labels_topic, predictions_topic
+from models.label_sql import first_labels
+from schemas.catalogue import features_topic, predictions_topic
 from streams.features import BUCKET_MS
 from streams.task import HOUR_MS, Observed, Rate, Task
 
@@ -108,18 +109,16 @@ def cumulative(task: Task, by: Sequence[str]) -> str:
     within the task's label delay.
     """
     columns = "".join(f", features_{name} AS {name}" for name in by)
+    known = "toUnixTimestamp64Milli(label_time)"
     in_order = "OVER (PARTITION BY key ORDER BY bucket)"
     return (
         f"SELECT key, bucket, sum(n) {in_order} AS labels, sum(positive) {in_order} AS positives"  # noqa: S608
-        f" FROM (SELECT {key_text(task, by)} AS key, intDiv(label_time, {BUCKET_MS}) AS bucket,"
+        f" FROM (SELECT {key_text(task, by)} AS key, intDiv({known}, {BUCKET_MS}) AS bucket,"
         " toInt64(count()) AS n, toInt64(sum(label)) AS positive"
         f" FROM (SELECT event_id, toUnixTimestamp64Milli(event_time) AS asked{columns}"
         f" FROM {table_of(predictions_topic(task.name))} FINAL) AS p"
-        " INNER JOIN (SELECT prediction_id, argMin(label, _offset) AS label,"
-        " toUnixTimestamp64Milli(argMin(event_time, _offset)) AS label_time"
-        f" FROM {table_of(labels_topic(task.name))} FINAL GROUP BY prediction_id) AS l"
-        " ON l.prediction_id = p.event_id"
-        f" WHERE label_time <= asked + {task.label_delay_ms} GROUP BY key, bucket)"
+        f" INNER JOIN ({first_labels(task)}) AS l ON l.prediction_id = p.event_id"
+        f" WHERE {known} <= asked + {task.label_delay_ms} GROUP BY key, bucket)"
     )
 
 

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from infra.clickhouse import moment, table_of
 from models.dataset import PREFIX, Dataset, from_arrow, schema, to_arrow
+from models.label_sql import first_labels
 from schemas.catalogue import labels_topic, predictions_topic
 from streams import quarantine
 from streams.task import DAY_MS, Task
@@ -56,6 +57,7 @@ def snapshot_sql(
     columns = [f"{PREFIX}{name}" for name in task.vector]
     features = ", ".join(columns)
     picked = ", ".join(f"p.{name} AS {name}" for name in columns)
+    known = f"WHERE event_time < {moment(span.to_time)} AND {_before(labels, offsets)}"
     return (  # names and numbers of our own making, nothing from outside
         "SELECT p.event_id AS event_id, toUnixTimestamp64Milli(p.event_time) AS event_time,"  # noqa: S608
         " toInt8(l.label != 0) AS label, toUnixTimestamp64Milli(l.label_time) AS label_time,"
@@ -63,10 +65,7 @@ def snapshot_sql(
         f" FROM (SELECT event_id, event_time, {features} FROM {table_of(predictions)} FINAL"
         f" WHERE event_time >= {moment(span.from_time)} AND event_time < {moment(span.to_time)}"
         f" AND {_before(predictions, offsets)}{_outside(excluded)}) AS p"
-        " INNER JOIN (SELECT prediction_id, argMin(label, _offset) AS label,"
-        f" argMin(event_time, _offset) AS label_time FROM {table_of(labels)} FINAL"
-        f" WHERE event_time < {moment(span.to_time)} AND {_before(labels, offsets)}"
-        " GROUP BY prediction_id) AS l ON l.prediction_id = p.event_id"
+        f" INNER JOIN ({first_labels(task, known)}) AS l ON l.prediction_id = p.event_id"
         f" WHERE toUnixTimestamp64Milli(l.label_time) <= toUnixTimestamp64Milli(p.event_time)"
         f" + {task.label_delay_ms}"
         " ORDER BY event_time, event_id"

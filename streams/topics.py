@@ -12,6 +12,7 @@ from confluent_kafka.cimpl import NewTopic
 from infra import kafka_security
 from schemas.catalogue import DLQ_SUFFIX, Topic
 from schemas.codec import SchemaRegistry
+from schemas.errors import RegistryUnavailable
 from streams.log import CLIENT_SETTINGS, LogUnavailable
 
 KEEP_FOR_EVER = {"retention.ms": "-1", "retention.bytes": "-1", "cleanup.policy": "delete"}
@@ -31,7 +32,8 @@ def ensure_topics(
     deadline = time.monotonic() + timeout_s
     while True:
         try:
-            existing = admin.list_topics(timeout=10).topics
+            left = deadline - time.monotonic()
+            existing = admin.list_topics(timeout=min(10.0, max(1.0, left))).topics
             missing = {name: count for name, count in wanted.items() if name not in existing}
             if missing:
                 _create(admin, missing, replication, config)
@@ -57,7 +59,21 @@ def _create(
                 raise
 
 
-def register_schemas(registry: SchemaRegistry, topics: Sequence[Topic]) -> None:
-    """Register each topic's schema under `<topic>-value`; raises IncompatibleSchema, RegistryUnavailable."""
+def register_schemas(
+    registry: SchemaRegistry, topics: Sequence[Topic], timeout_s: float = 60.0
+) -> None:
+    """Register each topic's schema under `<topic>-value`.
+
+    Raises IncompatibleSchema, or RegistryUnavailable if the registry is away for `timeout_s`.
+    """
+    deadline = time.monotonic() + timeout_s
     for topic in topics:
-        registry.schema_id(topic.subject, topic.value_schema)
+        while True:
+            try:
+                registry.schema_id(topic.subject, topic.value_schema)
+            except RegistryUnavailable:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.5)
+            else:
+                break

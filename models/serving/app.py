@@ -170,7 +170,8 @@ class _Server:
         registry, rollouts, access = Registry(), Rollouts(), AccessKeys()
         projector = Projector([registry, rollouts, access])
         self.service.recall = Recall(self.settings.bootstrap, codec)
-        swapper = Swapper(self.service, ArtifactStore(self.settings.artifacts))
+        store = ArtifactStore(self.settings.artifacts)
+        swapper = Swapper(self.service, store, self.settings.serving_cache)
 
         async def on_news() -> None:
             self.guards.know(projector.states[access.name])
@@ -179,7 +180,8 @@ class _Server:
                 # First who is beside it: the champion that a finished rollout makes is warm then.
                 now = traffic(rolled.get(name, TaskRollouts()), desk.task.rollout)
                 await swapper.line_up(desk, now, state.versions)
-                await swapper.reconcile(desk, candidates(state, name))
+                found = candidates(state, name, waits=desk.champion is not None)
+                await swapper.reconcile(desk, found)
                 await swapper.stay_warm(desk, before(state, name), state.versions)
 
         topics = (ACCESS, MODEL_VERSIONS, DEPLOYMENTS, ROLLOUTS, ROLLOUT_COMMANDS)

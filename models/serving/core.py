@@ -74,32 +74,16 @@ Look = Callable[[Champion, Sequence[int]], list[float | None]]
 """Scores of a version for the instances at these places; None where it has none that is finite."""
 
 
-def predict(
-    task: Task,
-    champion: Champion,
-    asks: Sequence[Ask],
-    blob: Callable[[str], Blob | None],
-    parts: Sequence[Dealt] | None = None,
-) -> list[Event]:
-    """One PredictionMade per ask, in order; raises InvalidRequest if the champion has no finite score.
-
-    `parts`: who answers what (default: the champion everything). Whatever a challenger does, the caller
-    gets an answer: where it fails, or has no finite score, the champion's.
-    """
-    (found,) = predict_all(task, [Request(champion, asks, parts)], blob)
-    if isinstance(found, Exception):
-        raise found
-    return found
-
-
 def predict_all(
     task: Task,
     requests: Sequence[Request],
     blob: Callable[[str], Blob | None],
     degraded: str | None = None,
 ) -> list[list[Event] | Exception]:
-    """As `predict`, for many requests with one call of each version's model; what one raises is its own.
+    """One PredictionMade per ask of each request, in order, with one call of each version's model.
 
+    What one raises is its own: InvalidRequest if the champion has no finite score. Whatever a challenger
+    does, the caller gets an answer: where it fails, or has no finite score, the champion's.
     `degraded`: what was missing for all of them, as the events say it.
     """
     vectors = [

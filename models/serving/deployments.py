@@ -6,15 +6,17 @@ A champion whose artifact is refused changes nothing for callers: the newest one
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import structlog
 
 from models.artifacts import ArtifactRefused, ArtifactStore
 from models.registry import RegistryState, Version
 from models.scorer import Scorer
-from models.serving.core import Champion
+from models.serving.cache import WORTH_S, CachedScorer, row_seconds
+from models.serving.core import Champion, VectorScorer
 from models.serving.lineup import Lineup
 from models.serving.service import Desk, Service
 from schemas.catalogue import ALERTS
@@ -43,17 +45,20 @@ class Candidate:
     sha256: str
 
 
-def candidates(state: RegistryState, task: str) -> Iterator[Candidate]:
+def candidates(state: RegistryState, task: str, waits: bool = True) -> Iterator[Candidate]:
     """Who may answer for `task`, the newest decision first.
 
-    Ends at a version that is not registered yet: its registration is on its way, in another topic.
+    Ends at a version that is not registered: its registration is on its way, in another topic. Who has no
+    champion to wait with (not `waits`) passes it over: its registration may be a record that nobody can read.
     """
     for decision in reversed(state.decisions.get(task, [])):
         if not decision.installs:
             continue
         version = state.versions.get(decision.version)
         if version is None:
-            return
+            if waits:
+                return
+            continue
         yield Candidate(
             version=decision.version,
             decision=decision.event_id,
@@ -64,8 +69,16 @@ def candidates(state: RegistryState, task: str) -> Iterator[Candidate]:
         )
 
 
-def load(store: ArtifactStore, task: Task, candidate: Candidate) -> Champion:
-    """The champion, verified and warm; raises ArtifactRefused. Takes long: not for the event loop."""
+def load(
+    store: ArtifactStore,
+    task: Task,
+    candidate: Candidate,
+    cached: Callable[[Scorer], VectorScorer] = lambda scorer: scorer,
+) -> Champion:
+    """The champion, verified and warm; raises ArtifactRefused. Takes long: not for the event loop.
+
+    `cached` is given the warm scorer for one that may know rows already.
+    """
     scorer = Scorer.load(store.path(candidate.path), candidate.sha256)
     if scorer.task != task.name:
         raise ArtifactRefused(f"it is a model of task {scorer.task!r}")
@@ -75,7 +88,9 @@ def load(store: ArtifactStore, task: Task, candidate: Candidate) -> Champion:
                 f"it reads {feature.name!r} as {feature.kind}, which the task does not serve"
             )
     scorer.score([{}])
-    return Champion(candidate.version, scorer, candidate.since, candidate.reason, scorer.threshold)
+    return Champion(
+        *(candidate.version, cached(scorer), candidate.since, candidate.reason, scorer.threshold)
+    )
 
 
 @dataclass(slots=True)
@@ -84,6 +99,8 @@ class Swapper:
 
     service: Service
     store: ArtifactStore
+    cache: int = 0
+    """Rows whose scores are kept, of each version that takes long for one (see `models.serving.cache`)."""
     refused: set[str] = field(default_factory=set)
     """Decisions of which the artifact was refused."""
     _alerted: dict[str, Candidate] = field(default_factory=dict)
@@ -98,9 +115,7 @@ class Swapper:
                 continue
             serving = desk.champion
             if serving is not None and serving.version == candidate.version:
-                desk.champion = Champion(
-                    serving.version, serving.scorer, candidate.since, candidate.reason
-                )
+                desk.champion = replace(serving, since=candidate.since, reason=candidate.reason)
             else:
                 try:
                     champion = await self._loaded(desk, candidate)
@@ -114,6 +129,7 @@ class Swapper:
                 desk.champion = champion
                 self.service.metrics.swaps.labels(task).inc()
                 logger.info("champion in service", task=task, model_version=champion.version)
+            _forget_idle(desk)
             self.service.metrics.model(task, candidate.version, candidate.since)
             if index == 0 and task in self._alerted:
                 message = f"{candidate.version}, the newest champion, serves"
@@ -182,7 +198,13 @@ class Swapper:
         warm = desk.warm.get(candidate.version)
         if warm is not None:
             return replace(warm, since=candidate.since, reason=candidate.reason)
-        return await asyncio.to_thread(load, self.store, desk.task, candidate)
+        cached = partial(self._cached, desk.task.name)
+        return await asyncio.to_thread(load, self.store, desk.task, candidate, cached)
+
+    def _cached(self, task: str, scorer: Scorer) -> VectorScorer:
+        if not self.cache or row_seconds(scorer) < WORTH_S:
+            return scorer
+        return CachedScorer(scorer, self.cache, partial(self.service.metrics.cached, task))
 
     def _keep(self, desk: Desk, version: Champion | None) -> None:
         """Stay warm: the newest few, of tasks that roll out or watch."""
@@ -233,3 +255,12 @@ class Swapper:
             await self.service.log.append([alert], ALERT_TIMEOUT_S)
         except LogUnavailable as error:
             logger.error("alert not recorded", reason=str(error))
+
+
+def _forget_idle(desk: Desk) -> None:
+    """Versions that are warm and answer nobody keep no scores."""
+    used = {id(desk.champion and desk.champion.scorer)}
+    used.add(id(desk.lineup and desk.lineup.challenger.scorer))
+    for version in desk.warm.values():
+        if isinstance(version.scorer, CachedScorer) and id(version.scorer) not in used:
+            version.scorer.forget()

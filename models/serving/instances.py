@@ -62,15 +62,20 @@ class _Errors:
             raise InvalidRequest(self.found)
 
 
+def longest_texts(task: Task) -> dict[str, int]:
+    """Field of a request -> how many characters it may have, of those that are text."""
+    longest = {f.name: MAX_TEXT for f in task.features if isinstance(f, Category)}
+    longest |= {f.name: f.max_length for f in task.features if isinstance(f, Text)}
+    return longest | {name: task.personal.max_length for name in task.private if task.personal}
+
+
 class InstanceParser:
     """Checks the instances of one task. `parse` never raises anything but InvalidRequest."""
 
     def __init__(self, task: Task) -> None:
         self._task = task.name
-        longest = {f.name: MAX_TEXT for f in task.features if isinstance(f, Category)}
-        longest |= {f.name: f.max_length for f in task.features if isinstance(f, Text)}
+        longest = longest_texts(task)
         self._personal = task.personal
-        longest |= {name: task.personal.max_length for name in task.private if task.personal}
         self._given = tuple((name, longest.get(name, 0)) for name in (*task.given, *task.private))
         self._names = frozenset(name for name, _ in self._given)
         self._computed = frozenset(f.name for f in task.features) - self._names

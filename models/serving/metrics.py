@@ -39,6 +39,14 @@ class Metrics:
             "refused_artifacts", "Champions whose artifact was refused.", "task"
         )
         self.errors = self._counter("errors", "Requests not served, by cause.", "cause")
+        self._cache_hits = self._counter(
+            "cache_hits",
+            "Rows that were not scored: an equal one was, by the same version, in this batch or before.",
+            "task",
+        )
+        self._cache_misses = self._counter(
+            "cache_misses", "Rows that were scored for want of an equal one.", "task"
+        )
         self.without_features = self._counter(
             "requests_without_online_features",
             "Requests served with missing rates and observations: the online store was away.",
@@ -80,6 +88,11 @@ class Metrics:
         self._versions[task] = version
         self._model.labels(task, version).set(1)
         self._model_since.labels(task).set(since_ms / 1000)
+
+    def cached(self, task: str, hits: int, misses: int) -> None:
+        """Note what a batch found in the cache of its version."""
+        self._cache_hits.labels(task).inc(hits)
+        self._cache_misses.labels(task).inc(misses)
 
     def text(self) -> bytes:
         return generate_latest(self.registry)

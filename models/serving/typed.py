@@ -15,14 +15,13 @@ from models.serving.instances import (
     MAX_ID,
     MAX_INSTANCES,
     MAX_NUMBER,
-    MAX_TEXT,
     event_time,
+    longest_texts,
     nobodys,
 )
-from streams.task import Ask, Category, Task
+from streams.task import Ask, Task
 
 _Number = Annotated[float, msgspec.Meta(ge=-MAX_NUMBER, le=MAX_NUMBER)]
-_Text = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
 _ENVELOPE = ("event_id", "event_time")
 _NONE = (None, None)
 _Id = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID)]
@@ -32,23 +31,18 @@ class TypedParser:
     """Decodes the predict bodies of one task."""
 
     def __init__(self, task: Task) -> None:
-        given = {f.name: isinstance(f, Category) for f in task.features if f.name in task.given}
-        kinds: dict[str, Any] = {
-            name: (_Text if is_text else _Number) | None for name, is_text in given.items()
-        }
+        longest = longest_texts(task)
         self._personal = task.personal
-        if task.personal:
-            text = Annotated[str, msgspec.Meta(max_length=task.personal.max_length)]
-            kinds |= dict.fromkeys(task.private, text | None)
-            given |= dict.fromkeys(task.private, True)
+        kinds: dict[str, Any] = dict.fromkeys(task.given, _Number | None)
+        kinds |= {name: _text(most) | None for name, most in longest.items()}
         kinds |= {"event_id": NotRequired[_Id], "event_time": NotRequired[int | str]}
         # A functional TypedDict takes any mapping at run time; its members are the task's.
         instance = TypedDict("instance", kinds)  # type: ignore[misc]
         items = Annotated[list[instance], msgspec.Meta(min_length=1, max_length=MAX_INSTANCES)]
         body = TypedDict("body", {"instances": items})  # noqa: UP013
         self._decode = msgspec.json.Decoder(body).decode
-        self._fields = len(given)
-        self._texts = tuple(name for name, is_text in given.items() if is_text)
+        self._fields = len(task.given) + len(task.private)
+        self._texts = tuple(longest)
 
     def parse(self, raw: bytes, now_ms: int, new_id: Callable[[], str]) -> list[Ask] | None:
         """What is asked; None if the body is anything but plain and right."""
@@ -89,3 +83,7 @@ class TypedParser:
             return 0
         texts = [one.get(name) for one in instances for name in (*self._texts, *_ENVELOPE)]
         return sum(text.count(":") for text in texts if isinstance(text, str))
+
+
+def _text(most: int) -> Any:
+    return Annotated[str, msgspec.Meta(max_length=most)]

@@ -28,6 +28,8 @@ PAUSES_S = (0.1, 0.3, 0.8)
 CONFIRM_S = 0.2
 FORGET_UNKNOWN_S = 10.0
 MAX_UNKNOWN = 10_000
+AWAY_S = 10.0
+"""After silence, what the disk knows is not asked for again so soon: each try costs its patience."""
 
 
 class RegistryClient:
@@ -48,6 +50,7 @@ class RegistryClient:
         self._schemas: dict[int, Any] = {}
         self._ids: dict[tuple[str, str], int] = {}
         self._unknown: dict[int, float] = {}
+        self._away_until = 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -70,14 +73,16 @@ class RegistryClient:
             return self._schemas[schema_id]
         if self._unknown.get(schema_id, 0.0) > time.monotonic():
             raise UnknownSchema(f"the registry knows no schema with id {schema_id}")
-        try:
-            schema = self._fetch(schema_id)
-        except RegistryUnavailable:
-            schema = self._from_disk(f"{schema_id}.json")
-            if schema is None:
-                raise
-        else:
-            self._to_disk(f"{schema_id}.json", schema)
+        schema = self._while_away(f"{schema_id}.json")
+        if schema is None:
+            try:
+                schema = self._fetch(schema_id)
+            except RegistryUnavailable:
+                schema = self._instead(f"{schema_id}.json")
+                if schema is None:
+                    raise
+            else:
+                self._to_disk(f"{schema_id}.json", schema)
         with self._lock:
             self._schemas[schema_id] = schema
         return schema
@@ -92,16 +97,17 @@ class RegistryClient:
         if known is not None:
             return known
         name = f"{hashlib.sha256(f'{subject} {text}'.encode()).hexdigest()[:32]}.id"
-        try:
-            schema_id = self._register(subject, text)
-        except RegistryUnavailable:
-            kept = self._from_disk(name)
-            if type(kept) is not int:
-                raise
-            schema_id = kept
-        else:
-            self._to_disk(name, schema_id)
-            self._to_disk(f"{schema_id}.json", schema)
+        schema_id = self._while_away(name)
+        if type(schema_id) is not int:
+            try:
+                schema_id = self._register(subject, text)
+            except RegistryUnavailable:
+                schema_id = self._instead(name)
+                if type(schema_id) is not int:
+                    raise
+            else:
+                self._to_disk(name, schema_id)
+                self._to_disk(f"{schema_id}.json", schema)
         with self._lock:
             self._ids[subject, text] = schema_id
             self._schemas.setdefault(schema_id, schema)
@@ -224,6 +230,15 @@ class RegistryClient:
             f"schema registry {self._url}: {method} {path} answered {status} {_message(answer)}; "
             "does the address point to a schema registry?"
         )
+
+    def _while_away(self, name: str) -> Any:
+        """What the disk knows, if the registry was silent a moment ago; else None."""
+        return self._from_disk(name) if time.monotonic() < self._away_until else None
+
+    def _instead(self, name: str) -> Any:
+        """What the disk knows, for want of an answer."""
+        self._away_until = time.monotonic() + AWAY_S
+        return self._from_disk(name)
 
     def _from_disk(self, name: str) -> Any:
         if self._cache_dir is None:

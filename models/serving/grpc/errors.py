@@ -17,7 +17,7 @@ MAX_SHOWN = 20
 """Violations in the details of a status: servers and proxies refuse headers of more than 8 KiB."""
 MAX_SHOWN_CHARACTERS = 160
 
-_CODES = {
+CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
     401: grpc.StatusCode.UNAUTHENTICATED,
     403: grpc.StatusCode.PERMISSION_DENIED,
@@ -31,6 +31,7 @@ _CODES = {
     503: grpc.StatusCode.UNAVAILABLE,
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
+"""HTTP status -> what gRPC says for it."""
 _COME_BACK = {429, 503}
 
 
@@ -66,7 +67,7 @@ def refused(error: Exception) -> Refused:
     """The same judgement as over REST (`as_problem`); what is not known is INTERNAL, without detail."""
     problem = as_problem(error)
     return Refused(
-        _CODES.get(problem.status, grpc.StatusCode.INTERNAL),
+        CODES.get(problem.status, grpc.StatusCode.INTERNAL),
         problem.detail,
         tuple(problem.errors),
         RETRY_AFTER_S if problem.status in _COME_BACK else None,

@@ -8,29 +8,19 @@ from typing import Any, NoReturn
 
 import grpc
 
+from models.serving.grpc.errors import CODES
 from models.serving.guards.guard import Caller, Guard, Refused
 from models.serving.guards.needs import OPEN, Need, of_method, task_of
 from models.serving.guards.once import (
-    BUSY,
-    KNOWN,
-    OTHER,
+    KeyReused,
     Once,
-    Pinned,
+    attempt,
     parse_key,
-    pinned,
     scope_of,
 )
 from models.serving.guards.scopes import LABEL, PREDICT
 
 Handler = Any
-_CODES = {
-    401: grpc.StatusCode.UNAUTHENTICATED,
-    403: grpc.StatusCode.PERMISSION_DENIED,
-    409: grpc.StatusCode.ABORTED,
-    413: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    503: grpc.StatusCode.UNAVAILABLE,
-}
 
 
 class GuardedCalls(grpc.aio.ServerInterceptor):  # type: ignore[misc]
@@ -161,28 +151,21 @@ class _Call:
         except ValueError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         name = scope_of(caller.name, self._method, key)
-        claim = await once.begin(name, once.fingerprint(raw), self._guard.now_ms())
-        if claim.state == OTHER:
+        invalid = grpc.StatusCode.INVALID_ARGUMENT.value[0]
+        trying = attempt(once, name, raw, self._guard.now_ms(), lambda: _code(context) == invalid)
+        try:
+            async with trying as found:
+                if found.known is not None:
+                    context.set_trailing_metadata((("idempotency-replayed", "true"),))
+                    return found.known
+                answer = self._write(await self._handler.unary_unary(request, context))
+                if _code(context) == 0:
+                    found.answer = answer
+                return answer
+        except KeyReused:
             detail = "this idempotency-key came with another message before: use a new key"
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, detail)
-        if claim.state == BUSY:
-            raise Refused(409, BUSY, "the first request with this key is still answered", 2)
-        if claim.state == KNOWN:
-            context.set_trailing_metadata((("idempotency-replayed", "true"),))
-            return claim.answer
-        token = pinned.set(Pinned(name, claim.since, claim.again))
-        kept = False
-        try:
-            answer = self._write(await self._handler.unary_unary(request, context))
-            if _code(context) == 0:
-                await once.keep(name, answer)
-                kept = True
-            return answer
-        finally:
-            pinned.reset(token)
-            if not kept:
-                invalid = _code(context) == grpc.StatusCode.INVALID_ARGUMENT.value[0]
-                await once.release(name, forget=invalid and not claim.again)
+        raise AssertionError("abort raises")
 
     async def _no_key(self, context: Any) -> None:
         if self._metadata.get("idempotency-key"):
@@ -276,7 +259,7 @@ async def abort(refused: Refused, context: Any) -> NoReturn:
     said: tuple[tuple[str, str], ...] = ()
     if refused.retry_after_s is not None:
         said = (("retry-after", str(refused.retry_after_s)),)
-    await context.abort(_CODES[refused.status], refused.detail, said)
+    await context.abort(CODES[refused.status], refused.detail, said)
     raise AssertionError("abort raises")
 
 

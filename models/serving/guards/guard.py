@@ -14,6 +14,7 @@ from models.serving.guards.limits import Buckets, Limit, LocalBuckets, Taken, wh
 from models.serving.guards.needs import Need
 from models.serving.guards.scopes import allows, wanted
 from models.serving.guards.settings import GuardSettings
+from models.serving.problems import RETRY_AFTER_S
 
 SCOPE, RATE, OVERLOAD, TOO_LARGE, NOT_READY = (
     *("scope", "rate", "overload", "too_large"),
@@ -122,7 +123,7 @@ class Guard:
             return Caller("", address, None, default)
         if self.access is None:
             detail = "the keys have not been read from the log yet: try again"
-            raise self._refusal(address, "", Refused(503, NOT_READY, detail, 2))
+            raise self._refusal(address, "", Refused(503, NOT_READY, detail, RETRY_AFTER_S))
         if credential is None:
             raise self._refusal(address, "", Refused(401, NO_KEY, _WORDS[NO_KEY]))
         found = hash_of(credential)

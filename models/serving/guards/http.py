@@ -15,19 +15,17 @@ from models.serving.guards.guard import TOO_LARGE, Caller, Guard, Refused
 from models.serving.guards.limits import Taken
 from models.serving.guards.needs import OPEN, Need, of_path
 from models.serving.guards.once import (
-    BUSY,
-    KNOWN,
-    OTHER,
+    KeyReused,
     Once,
     Pinned,
+    attempt,
     parse_key,
     pinned,
     scope_of,
 )
 from models.serving.guards.scopes import LABEL, PREDICT
-from models.serving.problems import Problem, response
+from models.serving.problems import RETRY_AFTER_S, Problem, response
 
-RETRY_S = 2
 FIRST_SENT = b"driftlog-first-sent"
 """Header of a request that is sent again with the same event ids: when it was first sent, ms since the epoch.
 What the first try has logged is the answer, whichever model it was that gave it."""
@@ -71,7 +69,7 @@ class Guarded:
             if answer.started:
                 raise
             detail = f"not answered within {self._guard.settings.timeout_s:g} s; send it again"
-            await _refuse(Refused(503, "timeout", detail, RETRY_S), scope, receive, answer)
+            await _refuse(Refused(503, "timeout", detail, RETRY_AFTER_S), scope, receive, answer)
         except ClientDisconnect:
             pass
 
@@ -110,28 +108,21 @@ class Guarded:
         except ValueError as error:
             raise Problem(400, str(error)) from None
         name = scope_of(caller.name, scope["path"], key)
-        claim = await once.begin(name, once.fingerprint(body), self._guard.now_ms())
-        if claim.state == OTHER:
-            detail = "this Idempotency-Key came with another body before: use a new key"
-            raise Problem(422, detail)
-        if claim.state == BUSY:
-            raise Refused(409, BUSY, "the first request with this key is still answered", RETRY_S)
-        if claim.state == KNOWN:
-            await _play(claim.answer, send)
-            return
-        token = pinned.set(Pinned(name, claim.since, claim.again))
         recording = _Recording(send)
-        kept = False
+        trying = attempt(
+            once, name, body, self._guard.now_ms(), lambda: 400 <= recording.status < 500
+        )
         try:
-            await self._app(scope, _given(body), recording)
-            if recording.status == 200:
-                await once.keep(name, recording.answer())
-                kept = True
-        finally:
-            pinned.reset(token)
-            if not kept:
-                harmless = 400 <= recording.status < 500 and not claim.again
-                await once.release(name, forget=harmless)
+            async with trying as found:
+                if found.known is not None:
+                    await _play(found.known, send)
+                    return
+                await self._app(scope, _given(body), recording)
+                if recording.status == 200:
+                    found.answer = recording.answer()
+        except KeyReused:
+            detail = "this Idempotency-Key came with another body before: use a new key"
+            raise Problem(422, detail) from None
 
     async def _read(self, scope: Scope, receive: Receive, caller: Caller) -> bytes:
         """The whole body, whatever its type; raises Refused 413 or Problem 408."""

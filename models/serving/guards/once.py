@@ -14,14 +14,17 @@ import asyncio
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
 
+from models.serving.guards.guard import Refused
 from models.serving.guards.limits import SharedRedis
+from models.serving.problems import RETRY_AFTER_S
 from schemas.event import derived_id
 
 logger = structlog.get_logger()
@@ -269,6 +272,49 @@ class Once:
         if self.redis is None:
             return None
         return await self.redis.script(source, [f"driftlog:once:{scope}"], arguments)
+
+
+class KeyReused(Exception):
+    """The key came with another request before."""
+
+
+@dataclass(slots=True)
+class Attempt:
+    """A request under a key: `known` is the answer it got before; else whoever answers it sets `answer`."""
+
+    known: bytes | None = None
+    answer: bytes | None = None
+
+
+@asynccontextmanager
+async def attempt(
+    once: Once, scope: str, request: bytes, now: int, harmless: Callable[[], bool]
+) -> AsyncIterator[Attempt]:
+    """Claim the key, pin its ids and its time meanwhile, and keep the answer, or give the key back.
+
+    `harmless`: asked where there is no answer, whether the request was refused before anything of it could be
+    logged. Raises KeyReused, or Refused 409 while the first request is still under way.
+    """
+    claim = await once.begin(scope, once.fingerprint(request), now)
+    if claim.state == OTHER:
+        raise KeyReused
+    if claim.state == BUSY:
+        detail = "the first request with this key is still answered"
+        raise Refused(409, BUSY, detail, RETRY_AFTER_S)
+    if claim.state == KNOWN:
+        yield Attempt(known=claim.answer)
+        return
+    token = pinned.set(Pinned(scope, claim.since, claim.again))
+    trying, kept = Attempt(), False
+    try:
+        yield trying
+        if trying.answer is not None:
+            await once.keep(scope, trying.answer)
+            kept = True
+    finally:
+        pinned.reset(token)
+        if not kept:
+            await once.release(scope, forget=harmless() and not claim.again)
 
 
 def _text(value: bytes | str) -> str:

@@ -16,10 +16,12 @@ from models.registry import Registry, RegistryState
 from models.snapshot_file import Span
 from models.trainer import Trainer
 from models.trainer_metrics import TrainerMetrics
-from schemas.event import Event
-from streams.quarantine import QuarantineState
+from schemas.event import Event, Position
+from streams.fold import Projector
+from streams.quarantine import Quarantine
 from streams.task import Task
-from tests.unit.models.model_parts import START_MS, UNTIL_MS
+from tests.unit.models.model_parts import START_MS, UNTIL_MS, WEAR
+from tests.unit.models.serving_parts import codec
 
 
 class Killed(BaseException):
@@ -28,18 +30,28 @@ class Killed(BaseException):
 
 @dataclass
 class MemoryLog:
-    """What `models.registry_log.RegistryLog` does, in a list. `kill_before`: dies before that event."""
+    """What `models.registry_log.RegistryLog` does, in a list; `kill_before`: dies before that event.
+
+    Every event goes through the codec; of two with one id the first counts.
+    """
 
     events: list[Event] = field(default_factory=list)
     kill_before: int | None = None
     now_ms: int = UNTIL_MS
+    task: Task = WEAR
+
+    def __post_init__(self) -> None:
+        self._codec = codec(self.task)
+        self._projector = Projector([Registry(), Quarantine(self.task)])
+        self._projector.feed(self.events)
 
     @property
     def state(self) -> RegistryState:
-        return Registry().apply(Registry().initial(), self.events)
+        found: RegistryState = self._projector.states["registry"]
+        return found
 
     def state_of(self, fold: str) -> Any:
-        return QuarantineState()
+        return self._projector.states[fold]
 
     def catch_up(self) -> None:
         pass
@@ -49,7 +61,10 @@ class MemoryLog:
             if self.kill_before == len(self.events):
                 raise Killed
             if event.id not in {known.id for known in self.events}:
-                self.events.append(event)
+                place = Position(event.topic, 0, len(self.events))
+                read = self._codec.decode(place, self._codec.encode(event))
+                self.events.append(read)
+                self._projector.feed([read])
 
     def end_offsets(self, topics: Sequence[str]) -> dict[tuple[str, int], int]:
         return {(topic, 0): 1 for topic in topics}

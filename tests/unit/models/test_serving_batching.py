@@ -7,16 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from models.serving.batching import Batcher
-from models.serving.core import Champion, Request, predict, predict_all
+from models.serving.core import Champion, Request, predict_all
 from models.serving.instances import InvalidRequest
 from models.serving.lineup import Dealt
-from schemas.event import Event
 from streams.task import Ask
 from tests.unit.models.serving_parts import FLIGHTS, NOW_MS, Line, champion, flight
 
@@ -226,11 +224,7 @@ def test_together_is_as_alone(
         requests.append(Request(versions[name], them, parts if splits else None))
     together = predict_all(FLIGHTS, requests, nothing, degraded)
     for request, found in zip(requests, together, strict=True):
-        alone: list[Event] | Exception
-        try:
-            alone = predict(FLIGHTS, request.champion, request.asks, nothing, request.parts)
-        except Exception as error:
-            alone = error
+        (alone,) = predict_all(FLIGHTS, [request], nothing)
         if isinstance(alone, Exception):
             assert (type(found), str(found)) == (type(alone), str(alone))
         else:
@@ -252,5 +246,5 @@ def test_no_finite_score_names_the_instance_of_its_own_request() -> None:
     assert isinstance(third, list)
     assert isinstance(second, InvalidRequest)
     assert second.errors[0].loc == "instances[1]"
-    with pytest.raises(InvalidRequest):
-        predict(FLIGHTS, odd, asks(13.0), nothing)
+    (alone,) = predict_all(FLIGHTS, [Request(odd, asks(13.0))], nothing)
+    assert isinstance(alone, InvalidRequest)

@@ -122,6 +122,19 @@ async def test_a_promotion_read_before_its_registration_waits_for_it(stage: Stag
     assert await stage.after(two) == "flights-2"
 
 
+async def test_who_has_no_champion_passes_over_a_version_that_nobody_can_read(stage: Stage) -> None:
+    """Started after the registration of flights-2 has become unreadable in the log."""
+    one = registered(stage.store, "flights-1", 0.25)
+    stage.registry.apply(
+        stage.state, [one, promoted("flights-1"), promoted("flights-2", NOW_MS + 1)]
+    )
+    assert list(candidates(stage.state, "flights")) == []
+    found = candidates(stage.state, "flights", waits=stage.desk.champion is not None)
+    await stage.swapper.reconcile(stage.desk, found)
+    assert stage.desk.champion is not None
+    assert stage.desk.champion.version == "flights-1"
+
+
 async def test_a_refused_artifact_keeps_the_old_one_and_raises_one_alert(stage: Stage) -> None:
     one, bad = (
         registered(stage.store, "flights-1", 0.25),
@@ -184,6 +197,11 @@ async def test_a_version_that_brings_a_threshold_decides_by_it(tmp_path: Path) -
     await stage.after(replace(event, data=with_threshold), promoted("flights-1"))
     answer = await stage.service.predict("flights", {"instances": [flight()]})
     assert answer["predictions"][0]["label"] == 1
-    await stage.after(registered(stage.store, "flights-2", 0.3), promoted("flights-2", NOW_MS + 1))
+    await stage.after(
+        promoted("flights-1", NOW_MS + 1)
+    )  # once more: the same version, the same threshold
+    answer = await stage.service.predict("flights", {"instances": [flight()]})
+    assert answer["predictions"][0]["label"] == 1
+    await stage.after(registered(stage.store, "flights-2", 0.3), promoted("flights-2", NOW_MS + 2))
     answer = await stage.service.predict("flights", {"instances": [flight()]})
     assert answer["predictions"][0]["label"] == 0

@@ -18,11 +18,21 @@ from models.serving.ids import PlacedIds
 from models.serving.instances import InstanceParser, InvalidRequest
 from models.serving.problems import Problem
 from models.serving.typed import TypedParser
-from streams.task import Ask
+from streams.task import Ask, Category, Numeric, Task, Text
 from tests.unit.models.serving_parts import FLIGHTS, NOW_MS, MemoryLog, flight, service
 from tests.unit.models.test_serving_api import BODIES, PREDICT, connect
 
-TYPED, PARSER = TypedParser(FLIGHTS), InstanceParser(FLIGHTS)
+REVIEWS = Task(
+    name="reviews",
+    features=(
+        Text("review", max_length=300),
+        Text("title", max_length=8),
+        Category("shop"),
+        Numeric("stars"),
+    ),
+    label="liked",
+)
+PARSERS = {task.name: (TypedParser(task), InstanceParser(task)) for task in (FLIGHTS, REVIEWS)}
 
 
 def numbers() -> Callable[[], str]:
@@ -30,18 +40,18 @@ def numbers() -> Callable[[], str]:
     return lambda: f"id-{next(made)}"
 
 
-def long_way(raw: bytes) -> list[Ask] | None:
+def long_way(raw: bytes, task: str) -> list[Ask] | None:
     try:
-        return PARSER.parse(parse_json(raw), NOW_MS, numbers())
+        return PARSERS[task][1].parse(parse_json(raw), NOW_MS, numbers())
     except (Problem, InvalidRequest):
         return None
 
 
-def agree(raw: bytes) -> list[Ask] | None:
-    quick = TYPED.parse(raw, NOW_MS, numbers())
+def agree(raw: bytes, task: str = "flights") -> list[Ask] | None:
+    quick = PARSERS[task][0].parse(raw, NOW_MS, numbers())
     if quick is not None:
         # repr tells 0.0 from -0.0 and 1 from 1.0
-        expected = long_way(raw)
+        expected = long_way(raw, task)
         assert expected is not None, raw
         shown = [(a.time, a.id, repr(sorted(a.instance.items()))) for a in quick]
         assert shown == [(a.time, a.id, repr(sorted(a.instance.items()))) for a in expected]
@@ -76,6 +86,35 @@ def test_the_quick_way_agrees_with_the_long_one(
     body: Any, ascii_only: bool, indent: int | None
 ) -> None:
     agree(json.dumps(body, ensure_ascii=ascii_only, indent=indent).encode("utf-8", "surrogatepass"))
+
+
+REVIEW = st.fixed_dictionaries(
+    {
+        "review": st.sampled_from(
+            ["", "good: very good", "é" * 300, "x" * 301, "a\u2028b", "\ud800"]
+        )
+        | NUMBER,
+        "title": st.sampled_from(["12345678", "123456789", "a:b", "éééééééé"]) | st.none(),
+        "shop": TEXT | st.none(),
+        "stars": NUMBER | st.none() | st.just("5"),
+    },
+    optional={"event_id": ID, "event_time": TIME},
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(instances=st.lists(REVIEW, min_size=1, max_size=3), ascii_only=st.booleans())
+def test_it_agrees_about_free_texts(instances: list[dict[str, Any]], ascii_only: bool) -> None:
+    raw = json.dumps({"instances": instances}, ensure_ascii=ascii_only)
+    agree(raw.encode("utf-8", "surrogatepass"), "reviews")
+
+
+@pytest.mark.parametrize(
+    ("review", "taken"), [("fine: really", True), ("x" * 300, True), ("x" * 301, False), (5, False)]
+)
+def test_the_quick_way_takes_free_texts(review: object, taken: bool) -> None:
+    one = {"review": review, "title": None, "shop": "x" * 256, "stars": 4}
+    assert (agree(json.dumps({"instances": [one]}).encode(), "reviews") is not None) == taken
 
 
 @settings(max_examples=300, deadline=None)

@@ -13,51 +13,20 @@ import pytest
 from models.artifacts import ArtifactStore
 from models.dataset import Dataset, golden_rows, to_arrow
 from models.history import History
-from models.registry import Registry, RegistryState
 from models.registry_log import RegistryLog
 from models.rejudge import rejudge
 from models.snapshots import Snapshots
 from models.trainer import Trainer
 from models.trainer_metrics import TrainerMetrics
-from schemas.event import Event, Position
-from streams.quarantine import Quarantine
+from schemas.event import Event
 from streams.task import DAY_MS, GatePolicy
+from tests.unit.models.memory_trainer import MemoryLog
 from tests.unit.models.model_parts import UNTIL_MS, WEAR, asked, rows
-from tests.unit.models.serving_parts import codec
 
 TASK = replace(
     WEAR,
     gate=GatePolicy(recent_days=3, golden_share=0.1, min_rows=50, golden_days=30),
 )
-
-
-class Log:
-    """As RegistryLog: every event goes through the codec, of two with one id the first counts."""
-
-    def __init__(self) -> None:
-        self.state: RegistryState = Registry().initial()
-        self.events: list[Event] = []
-        self._codec = codec(TASK)
-
-    def state_of(self, fold: str) -> Any:
-        return Quarantine(TASK).initial()
-
-    def catch_up(self) -> None:
-        pass
-
-    def say(self, *events: Event) -> None:
-        for event in events:
-            place = Position(event.topic, 0, len(self.events))
-            read = self._codec.decode(place, self._codec.encode(event))
-            if all(known.id != read.id for known in self.events):
-                self.events.append(read)
-                self.state = Registry().apply(self.state, [read])
-
-    def end_offsets(self, topics: Any) -> dict[tuple[str, int], int]:
-        return {(topic, 0): 7 for topic in topics}
-
-    def event_time(self, task: Any, now_ms: int) -> int:
-        return 0
 
 
 class Rows:
@@ -73,7 +42,7 @@ class Rows:
         return to_arrow(TASK, self.rows)
 
 
-def answer(trainer: Trainer, log: Log, request: Event, **fields: Any) -> Mapping[str, Any]:
+def answer(trainer: Trainer, log: MemoryLog, request: Event, **fields: Any) -> Mapping[str, Any]:
     """The decision that the request ends in."""
     event = Event(request.topic, request.type, {**request.data, **fields})
     log.say(event)
@@ -96,10 +65,10 @@ def replace_times(data: Dataset, shift: int) -> Dataset:
 
 
 @pytest.fixture(scope="module")
-def lived(tmp_path_factory: pytest.TempPathFactory) -> tuple[Log, ArtifactStore]:
+def lived(tmp_path_factory: pytest.TempPathFactory) -> tuple[MemoryLog, ArtifactStore]:
     """The first training; one ten days later; one forty days later; one that is told to cut anew."""
     folder: Path = tmp_path_factory.mktemp("artifacts")
-    log, history, store = Log(), Rows(), ArtifactStore(folder)
+    log, history, store = MemoryLog(now_ms=0, task=TASK), Rows(), ArtifactStore(folder)
     snapshots = Snapshots(cast("History", history), store)
     stop = threading.Event()
     trainer = Trainer([TASK], cast("RegistryLog", log), snapshots, store, TrainerMetrics(), stop)
@@ -116,7 +85,7 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> tuple[Log, ArtifactStore]
 
 
 def test_golden_sets_replace_one_another_as_the_policy_or_a_person_says(
-    lived: tuple[Log, ArtifactStore],
+    lived: tuple[MemoryLog, ArtifactStore],
 ) -> None:
     log, store = lived
     sets = log.state.golden_sets["wear"]
@@ -130,7 +99,7 @@ def test_golden_sets_replace_one_another_as_the_policy_or_a_person_says(
 
 
 def test_what_was_measured_and_not_asked_for_stands_in_the_event(
-    lived: tuple[Log, ArtifactStore],
+    lived: tuple[MemoryLog, ArtifactStore],
 ) -> None:
     log, _ = lived
     decisions = [d for d in log.state.decisions["wear"] if d.gates]
@@ -143,7 +112,7 @@ def test_what_was_measured_and_not_asked_for_stands_in_the_event(
     assert recent["maturity"] == pytest.approx(1.0)
 
 
-def test_so_the_log_alone_judges_it_by_latency(lived: tuple[Log, ArtifactStore]) -> None:
+def test_so_the_log_alone_judges_it_by_latency(lived: tuple[MemoryLog, ArtifactStore]) -> None:
     log, _ = lived
     strict = replace(TASK.gate, max_latency_ratio=1e-6)
     for judged in rejudge(log.state, "wear", strict):
@@ -152,7 +121,9 @@ def test_so_the_log_alone_judges_it_by_latency(lived: tuple[Log, ArtifactStore])
             assert not judged.verdict.passed
 
 
-def test_the_calibration_of_the_scores_is_registered(lived: tuple[Log, ArtifactStore]) -> None:
+def test_the_calibration_of_the_scores_is_registered(
+    lived: tuple[MemoryLog, ArtifactStore],
+) -> None:
     log, _ = lived
     for event in log.events:
         if event.type == "ModelRegistered" and event.data["reference"]:

@@ -12,6 +12,7 @@ from schemas.errors import (
     RegistryUnavailable,
     UnknownSchema,
 )
+from schemas.registry import client as registry_client
 from schemas.registry.client import TRIES, RegistryClient
 from tests.unit.schemas.build import bomb, field, record
 from tests.unit.schemas.serving import Served
@@ -114,6 +115,26 @@ def test_the_cache_bridges_a_registry_that_is_down(served: Served, tmp_path: Pat
     stranger = RegistryClient("http://127.0.0.1:9", tmp_path)
     with pytest.raises(RegistryUnavailable, match="is it up"):
         stranger.schema_by_id(known)  # another registry's ids mean nothing
+
+
+def test_a_registry_that_was_silent_is_not_asked_for_what_the_disk_knows(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with RegistryClient(served.url, tmp_path) as client:
+        known = [client.schema_id(f"{name}-value", ONE) for name in "abc"]
+    before = len(served.requests)
+    with RegistryClient(served.url, tmp_path) as later:
+        served.answers = [DOWN] * TRIES
+        assert [later.schema_id(f"{name}-value", ONE) for name in "abc"] == known
+        assert len(served.requests) == before + TRIES
+        assert later.schema_id("new-value", TWO)  # what the disk does not know is asked for
+        assert len(served.requests) == before + TRIES + 1
+    monkeypatch.setattr(registry_client, "AWAY_S", 0.0)
+    with RegistryClient(served.url, tmp_path) as later:
+        served.answers = [DOWN] * TRIES
+        assert later.schema_id("a-value", ONE) == known[0]
+        assert later.schema_id("b-value", ONE) == known[1]
+        assert len(served.requests) == before + 2 * TRIES + 2, "it is asked again after a while"
 
 
 def test_a_broken_cache_is_no_cache(served: Served, tmp_path: Path) -> None:
