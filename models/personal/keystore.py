@@ -145,8 +145,12 @@ class KeyStore:
             connection.execute("DELETE FROM untold WHERE person = ?", (person,))
 
     def close(self) -> None:
-        with self._lock:
-            self._drop()
+        """Without waiting for a thread whose disk does not answer."""
+        if self._lock.acquire(timeout=BUSY_S):
+            try:
+                self._drop()
+            finally:
+                self._lock.release()
 
     def _made(self, connection: sqlite3.Connection, lookups: Sequence[bytes]) -> dict[bytes, bytes]:
         """New keys for those that still have none; whoever was first has made what all get."""
