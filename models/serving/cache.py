@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from models.encoder import Encoder
 
 WORTH_S = 300e-6
-"""A row that takes the model so long is worth a look: about a hundred times what one costs, so that looks pay
+"""A row that takes the model so long is worth a look: over a hundred times what one costs, so that looks pay
 from one repeated row in a hundred on (`python -m benchmarks.score_cache`)."""
 PROBES = 4
 """Rows that tell how long one takes, and how often they are tried: a busy machine only makes it longer."""
