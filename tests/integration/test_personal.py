@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,15 +25,25 @@ from typer.testing import CliRunner
 from driftlog import instance
 from driftlog.cli.main import app
 from infra.settings import Settings
+from models.artifacts import ArtifactStore
 from models.history import History
+from models.registry_log import RegistryLog
 from models.serving.grpc import driftlog_pb2 as pb
 from models.serving.grpc import driftlog_pb2_grpc as stubs
+from models.snapshots import Snapshots
+from models.trainer import Trainer
+from models.trainer_metrics import TrainerMetrics
 from schemas.catalogue import PRIVACY, predictions_topic
+from schemas.codec import Codec
+from schemas.registry.client import RegistryClient
 from streams.features import FeatureFold
-from streams.log import connect_codec, read
+from streams.log import all_topics, connect_codec, read
 from streams.outcomes import OutcomeWindows
+from streams.quarantine import Quarantine
 from streams.replay import Until, ends, rebuild
+from streams.task import Task
 from streams.task_file import load_task
+from streams.topics import ensure_topics, register_schemas
 from tests.integration.clusters import eventually
 
 pytestmark = pytest.mark.integration
@@ -95,6 +106,18 @@ def services(settings: Settings, file: Path, *names: str) -> Iterator[None]:
             process.kill()
         for process in started:
             process.wait()
+
+
+def cold_start(settings: Settings, task: Task, codec: Codec) -> None:
+    """Topics, schemas, and the model that answers before there is one."""
+    topics = all_topics(settings, [task])
+    ensure_topics(settings.bootstrap, topics, settings.replication)
+    register_schemas(RegistryClient(settings.registry, settings.home / "schemas"), topics)
+    log = RegistryLog(settings.bootstrap, codec, threading.Event(), [Quarantine(task)])
+    store, metrics = ArtifactStore(settings.artifacts), TrainerMetrics()
+    snapshots = Snapshots(History(settings.clickhouse), store)
+    Trainer([task], log, snapshots, store, metrics, threading.Event()).start()
+    log.close()
 
 
 def ready(settings: Settings) -> bool:
@@ -184,13 +207,14 @@ def test_no_byte_of_a_person_is_anywhere_and_erasing_leaves_nothing_to_read(
     settings: Settings, tmp_path: Path
 ) -> None:
     file = tmp_path / "visits.py"
-    with services(settings, file, "trainer", "history", "serving"):
+    task = load_task(file)
+    codec = connect_codec(settings, [task])
+    cold_start(settings, task, codec)
+    with services(settings, file, "history", "serving"):
         eventually(lambda: ready(settings), WAIT_S)
         first = post(settings, "visit-rest", **{"Idempotency-Key": "once"})
         assert post(settings, "visit-rest", **{"Idempotency-Key": "once"}) == first
         call(settings, "visit-grpc")
-        task = load_task(file)
-        codec = connect_codec(settings, [task])
 
         def logged() -> list[dict[str, Any]]:
             return [dict(event.data) for event in read(settings.bootstrap, codec, [PREDICTIONS])]
