@@ -16,7 +16,10 @@ FILES = (*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bi
 COLOURS, SIDE = 3, 32
 PIXELS = COLOURS * SIDE * SIDE
 ROW_BYTES = 1 + PIXELS
-CLASSES = "airplane automobile bird cat deer dog frog horse ship truck".split()
+CLASSES = (
+    *("airplane", "automobile", "bird", "cat", "deer"),
+    *("dog", "frog", "horse", "ship", "truck"),
+)
 WANTED = (
     "the binary version of CIFAR-10 (cifar-10-binary.tar.gz, unpacked: data_batch_1.bin to data_batch_5.bin,"
     " test_batch.bin)"
@@ -53,7 +56,7 @@ def _rows(path: Path) -> NDArray[np.uint8]:
     if len(wrong):
         row = int(wrong[0])
         raise NotCifar10(
-            f"{path}: row {row + 1} is of class {rows[row, 0]}, there are 0 to 9 (CIFAR-100 has two bytes before"
-            f" its pixels): wanted is {WANTED}"
+            f"{path}: row {row + 1} is of class {rows[row, 0]}, there are 0 to 9 (CIFAR-100 has two bytes"
+            f" before its pixels): wanted is {WANTED}"
         )
     return rows

@@ -87,7 +87,7 @@ class Network:
 
 
 def standardised(network: Network, matrix: Singles) -> Singles:
-    """What the first layer gets of encoded rows (n, features): (n, inputs), or (n, channels, height, width)."""
+    """What the first layer gets of rows (n, features): (n, inputs), or (n, channels, height, width)."""
     missing = np.isnan(matrix)
     x = (np.where(missing, network.center, matrix) - network.center) * network.scale
     x = np.clip(x, -LIMIT, LIMIT).astype(np.float32)

@@ -149,7 +149,7 @@ class Rank:
     def _step(self, rows: Any, size: int, frozen: Sequence[Any] = ()) -> None:
         """`rows`: this rank's of a batch of `size`. Gradients are averaged over the ranks.
 
-        The ranks agree once, when they begin, about whose gradients they share: what is `frozen` gets one, too,
+        What gradients they share the ranks agree about once, when they begin: what is `frozen` gets one, too,
         and it is not used.
         """
         self.optimizer.zero_grad()
