@@ -3,8 +3,8 @@
 The images are CIFAR-10's (see `examples.cifar10_files`), read from the folder that the variable
 CIFAR10_FOLDER names: they are no part of driftlog, and nothing is downloaded. A task asks one question with
 two answers, so the ten classes become animals (bird, cat, deer, dog, frog, horse: six in ten) and vehicles
-(airplane, automobile, ship, truck). The stream around them is *generated*, seeded: 60 days, each with images of its own
-(no image comes on two days, so a model is never judged on one that it has learned).
+(airplane, automobile, ship, truck). The stream around them is *generated*, seeded: 60 days, each with images
+of its own (no image comes on two days, so a model is never judged on one that it has learned).
 
 - From day 30 on a new driver of the camera gives blue, green, red instead of red, green, blue.
 

@@ -17,7 +17,7 @@ from models.recipes.contract import CannotTrain
 
 PARAMETERS = ("pretrained", "pretrained_sha256", "reuse", "freeze")
 """Of a recipe that can start from other weights."""
-CONVOLUTIONS, ALL = "convolutions", "all"
+CONVOLUTIONS, BODY, ALL = REUSES = "convolutions", "body", "all"
 ALWAYS = "always"
 CHAMPION, VERSION = "champion", "version:"
 MAX_BYTES = 1024 * 1024 * 1024
@@ -73,18 +73,20 @@ def file_sha256(pretrained: str) -> str:
 
 
 def adopt(torch: Any, module: Any, given: Start, reuse: str, channels: Sequence[int]) -> None:
-    """Copy weights into `module`: of its convolutions, with `reuse='all'` of its dense layers, too.
+    """Copy weights into `module`: of its convolutions, of all but its last layer (`body`), or of `all`.
 
     Raises CannotTrain unless they have the same shapes.
     """
-    if reuse not in (CONVOLUTIONS, ALL):
-        raise CannotTrain(f"reuse={reuse!r}: {CONVOLUTIONS!r} or {ALL!r}")
+    if reuse not in REUSES:
+        raise CannotTrain(f"reuse={reuse!r}: one of {', '.join(map(repr, REUSES))}")
     nn = torch.nn
     kinds = (nn.Conv2d,) if reuse == CONVOLUTIONS else (nn.Conv2d, nn.Linear)
     into = [layer for layer in module if isinstance(layer, kinds)]
-    layers: Sequence[Conv | Dense] = given.layers if reuse == ALL else given.convolutions
-    # What stands behind the convolutions that are wanted is not: one may keep the first ones.
-    wrong = len(layers) != len(into) if reuse == ALL else len(layers) < len(into)
+    layers: Sequence[Conv | Dense] = given.convolutions if reuse == CONVOLUTIONS else given.layers
+    # Of convolutions one may keep the first ones; a dense layer reads what all before it give.
+    wrong = len(layers) < len(into) if reuse == CONVOLUTIONS else len(layers) != len(into)
+    if reuse == BODY:
+        into, layers = into[:-1], layers[:-1]
     shapes = [la.weight.shape for la in layers]
     wanted = [tuple(layer.weight.shape) for layer in into]
     if wrong or shapes[: len(wanted)] != wanted:
