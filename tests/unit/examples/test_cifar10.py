@@ -11,7 +11,7 @@ from statistics import mean
 import numpy as np
 import pytest
 
-from driftlog import Ask, Truth
+from driftlog import Ask, Numeric, Task, Truth
 from examples.cifar10 import (
     A_DAY,
     ANIMALS,
@@ -22,6 +22,7 @@ from examples.cifar10 import (
     PIXELS,
     START_MS,
     moments,
+    seen,
     task,
 )
 from examples.cifar10_files import CLASSES, FILES, NotCifar10, read_images
@@ -33,7 +34,11 @@ from models.scorer import Scorer
 from tests.unit.examples.small_cifar10 import write_folder
 from tests.unit.examples.stream import check_stream
 
-QUICK = {**task.recipe.parameters, "channels": (4, 8), "hidden": 16, "epochs": 5}
+WHOLE = Task(
+    "whole", tuple(Numeric(f"p{number:04}") for number in range(3 * 32 * 32)), label="is an animal"
+)
+"""The images as they are in the files."""
+QUICK = {"shape": (3, 32, 32), "channels": (4, 8), "hidden": 16, "epochs": 5}
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +119,7 @@ def test_each_image_has_its_day_and_its_colours_are_exchanged_when_it_is_said(fo
                 continue
             day = (moment.time - START_MS) // DAY_MS
             values = np.fromiter(moment.instance.values(), np.float64)
-            asked[moment.id] = day, values[:1024].mean() - values[2048:].mean()
+            asked[moment.id] = day, values[:256].mean() - values[512:].mean()
             assert day_of.setdefault(values.tobytes(), day) == day
 
     check_stream(looked_at())
@@ -128,6 +133,13 @@ def test_each_image_has_its_day_and_its_colours_are_exchanged_when_it_is_said(fo
     assert list(islice(moments(folder), 300)) == list(islice(moments(folder), 300))
 
 
+def test_the_small_camera_sees_the_mean_of_four_pixels(folder: Path) -> None:
+    image = read_images(folder)[1][7]
+    small = seen(image)
+    assert small.shape == (3, 16, 16)
+    assert small[2, 3, 5] == image[2, 6:8, 10:12].mean()
+
+
 def read_rows(folder: Path, exchanged: bool = False) -> Dataset:
     """The folder's images as labelled rows."""
     classes, images = read_images(folder)
@@ -135,13 +147,13 @@ def read_rows(folder: Path, exchanged: bool = False) -> Dataset:
     times = START_MS + np.arange(len(flat), dtype=np.int64) * 60_000
     labels = np.isin(classes, list(ANIMALS)).astype(np.int8)
     ids = np.array([f"{n}" for n in range(len(flat))], object)
-    return Dataset(ids, times, labels, times + 1, dict(zip(PIXELS, flat.T, strict=True)))
+    return Dataset(ids, times, labels, times + 1, dict(zip(WHOLE.vector, flat.T, strict=True)))
 
 
 def test_the_cnn_reads_colours_until_they_are_exchanged(folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="PyTorch is in the extra 'deep'")
     rows = read_rows(folder)
-    data = fit(task, rows.where(rows.times < rows.times[400]), "cnn", QUICK, 7)
+    data = fit(WHOLE, rows.where(rows.times < rows.times[400]), "cnn", QUICK, 7)
     scorer = Scorer.from_bytes(data)
     other = write_folder(tmp_path, 30, seed=9)
     later, turned = read_rows(other), read_rows(other, exchanged=True)
@@ -161,10 +173,10 @@ def test_each_colour_is_standardised_by_itself(folder: Path) -> None:
 
     rows = read_rows(folder)
     rows = rows.where(rows.times < rows.times[120])
-    shifted = {n: v + 1000 * n.startswith("blue") for n, v in rows.columns.items()}
+    shifted = {n: v + 1000 * (n >= "p2048") for n, v in rows.columns.items()}
     once = {**QUICK, "epochs": 1}
     plain, other = (
-        read(fit(task, one, "cnn", once, 7)) for one in (rows, replace(rows, columns=shifted))
+        read(fit(WHOLE, one, "cnn", once, 7)) for one in (rows, replace(rows, columns=shifted))
     )
     assert np.ptp(plain.center[2048:]) == 0
     assert other.center[2048] - plain.center[2048] == pytest.approx(1000, rel=1e-4)
