@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.year_stream import read_year
+from driftlog.simulate.history import read_history
 from examples import flights, loans
 from models import training
 from models.dataset import Dataset
@@ -102,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def training_sets(task: Task, days: int, step: int) -> Iterator[tuple[int, Dataset]]:
     """(labels known until, rows) of a training every `step` days."""
-    year = read_year(task, days, lambda *_: None)
+    year = read_history(task, days)
     for day in range(step, days + 1, step):
         until = int(year.data.times[0]) + day * DAY_MS
         rows = year.known(until - task.recipe.training_days * DAY_MS, until)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from models import recipes, snapshot_file, training
+from models import recipes, snapshot_file, starts, training
 from models.artifacts import ArtifactRefused, ArtifactStore
 from models.dataset import Dataset, from_arrow
 from models.history import History
@@ -92,7 +92,7 @@ def reproduce(
     if version.golden is not None:
         golden = _rows(then, _golden(state, version), store, None)[0]
     made = training.train(
-        then,
+        starts.located(then, state, store),
         rows,
         int(taken["to_time"]),
         _champion(state, version, store),

@@ -165,7 +165,7 @@ def _gate(gate: Mapping[str, Any]) -> str:
 
 
 def _pairs(name: str, found: Mapping[str, Any]) -> list[str]:
-    """`psi.x 0.41 > 0.18` where a value has its threshold beside it; four pairs a line."""
+    """`psi.x 0.41 > 0.18` where a value has its threshold beside it: one text, four pairs a line of it."""
     shown = []
     for key, value in found.items():
         if key.startswith("threshold."):
@@ -174,7 +174,7 @@ def _pairs(name: str, found: Mapping[str, Any]) -> list[str]:
         beside = "" if limit is None else f" > {limit:.3g}"
         shown.append(f"{key} {_value(value)}{beside}")
     rows = [", ".join(shown[at : at + 4]) for at in range(0, len(shown), 4)]
-    return [f"{name}: {rows[0]}", *(f"  {row}" for row in rows[1:])] if rows else []
+    return [f"{name}: " + ",\n  ".join(rows)] if rows else []
 
 
 def _value(value: object) -> str:

@@ -63,8 +63,8 @@ def moments() -> Iterator[Ask | Truth]:
         day = (time - START_MS) // DAY_MS
         todays = shuffled[day % DAYS :: DAYS]
         image = int(todays[rng.randrange(len(todays))])
-        seen = _seen(bunch.images[image], rng, noise)
-        pixels = np.rot90(seen, 2) if day >= TURNED_DAY else seen
+        upright = seen(bunch.images[image], rng, noise)
+        pixels = np.rot90(upright, 2) if day >= TURNED_DAY else upright
         id_ = str(uuid.uuid5(uuid.NAMESPACE_URL, f"digits/{number}"))
         yield Ask(time, id_, dict(zip(PIXELS, pixels.ravel().tolist(), strict=True)))
         odd = int(bunch.target[image]) % 2
@@ -77,7 +77,7 @@ def moments() -> Iterator[Ask | Truth]:
         yield Truth(*heapq.heappop(waiting))
 
 
-def _seen(
+def seen(
     image: NDArray[np.float64], rng: random.Random, noise: np.random.Generator
 ) -> NDArray[np.float64]:
     """(8, 8) brightness as the camera gives it: moved, noisy, in whole steps."""

@@ -68,14 +68,14 @@ Layer = Dense | Conv | Relu | Pool | Flat
 class Network:
     """The last layer gives one margin a row; P(1) is its sigmoid.
 
-    `center`, `scale` (features,): x becomes (x - center) * scale. `image`: (height, width) of the features,
-    or None for a vector. `flags`: the layers get one more input a feature, 1 where it is missing.
+    `center`, `scale` (features,): x becomes (x - center) * scale. `image`: (channels, height, width) of the
+    features, or None for a vector. `flags`: the layers get one more input a feature, 1 where it is missing.
     """
 
     center: Singles
     scale: Singles
     layers: tuple[Layer, ...]
-    image: tuple[int, int] | None = None
+    image: tuple[int, int, int] | None = None
     flags: bool = False
 
     @property
@@ -87,13 +87,13 @@ class Network:
 
 
 def standardised(network: Network, matrix: Singles) -> Singles:
-    """What the first layer gets of encoded rows (n, features): (n, inputs), or (n, 1, height, width)."""
+    """What the first layer gets of rows (n, features): (n, inputs), or (n, channels, height, width)."""
     missing = np.isnan(matrix)
     x = (np.where(missing, network.center, matrix) - network.center) * network.scale
     x = np.clip(x, -LIMIT, LIMIT).astype(np.float32)
     if network.flags:
         x = np.concatenate([x, missing.astype(np.float32)], axis=1)
-    return x.reshape(-1, 1, *network.image) if network.image else x
+    return x.reshape(-1, *network.image) if network.image else x
 
 
 def write(network: Network, encoder: Encoder, notes: Mapping[str, str] | None = None) -> bytes:
@@ -125,7 +125,7 @@ def read(data: bytes) -> Network:
         given[f"{_MARK}center"],
         given[f"{_MARK}scale"],
         layers,
-        None if image is None else (int(image[2]), int(image[3])),
+        None if image is None else (int(image[1]), int(image[2]), int(image[3])),
         any(node.op_type == "Concat" for node in model.graph.node),
     )
 
@@ -153,7 +153,7 @@ def _input(network: Network) -> tuple[list[NodeProto], list[TensorProto]]:
             helper.make_node("Concat", ["held", "flags"], ["flagged"], axis=1),
         ]
     if network.image:
-        shape = np.array([-1, 1, *network.image], np.int64)
+        shape = np.array([-1, *network.image], np.int64)
         values.append(numpy_helper.from_array(shape, "input_image"))
         nodes.append(helper.make_node("Reshape", [nodes[-1].output[0], "input_image"], ["image"]))
     return nodes, values

@@ -31,6 +31,8 @@ PAD = "driftlog.rows"
 """Metadata: rows are scored in multiples of this."""
 CURVES = "driftlog.curves"
 """Metadata: JSON of name -> losses, one a step of the training (an epoch, a block of labels)."""
+WEIGHTS = "driftlog.weights"
+"""Metadata: the pretrained weights that it started from, and the SHA-256 of their files."""
 THRESHOLD = "driftlog.threshold"
 """Metadata: scores from here on decide 1; absent where the task's own threshold holds."""
 OPERATORS = frozenset(

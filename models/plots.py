@@ -78,11 +78,21 @@ def activation_picture(data: bytes, matrix: NDArray[np.float32], title: str) -> 
     for row, pixels in enumerate(images):
         for depth, seen in enumerate(maps):
             line = grid[row * len(maps) + depth]
-            line[0].imshow(pixels.reshape(image), cmap="gray")
+            line[0].imshow(_shown(pixels.reshape(image)), cmap="gray")
             for place, channel in enumerate(seen[row][:MAX_MAPS]):
                 line[1 + place].imshow(channel, cmap="viridis")
     figure.suptitle(title)
     return _png(figure)
+
+
+def _shown(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(channels, height, width) as (height, width), or as (height, width, 3) in 0..1 for colours."""
+    if len(pixels) != 3:
+        mean: NDArray[np.float32] = pixels.mean(axis=0)
+        return mean
+    known = np.nan_to_num(pixels.transpose(1, 2, 0))
+    low, high = float(known.min()), float(known.max())
+    return (known - low) / max(high - low, 1e-12)
 
 
 def _follows_conv(nodes: dict[str, Any], name: str) -> bool:

@@ -6,6 +6,7 @@ goes on where it was: the same ids, the same version, one registration.
 
 from __future__ import annotations
 
+import json
 import shutil
 import threading
 import time
@@ -16,7 +17,7 @@ from typing import Any
 
 import structlog
 
-from models import golden, lineage, recipes, training, training_checks
+from models import golden, lineage, recipes, starts, training, training_checks
 from models.artifacts import ArtifactRefused, ArtifactStore
 from models.dataset import Dataset
 from models.gates import Verdict
@@ -133,6 +134,7 @@ class Trainer:
         snapshot, rows = self._training_set(run)
         golden_set, golden_rows = self._golden_set(run, snapshot, rows)
         best = self._champion(run.task)
+        run = self._with_start(run, best)
         self._insist_on_quality(run, snapshot, rows, best)
         if run.task.recipe.search:
             run = self._searched(run, snapshot, rows)
@@ -145,7 +147,7 @@ class Trainer:
         with self._interrupted(), self._metrics.training(run.task.name):
             until = int(snapshot["to_time"])
             trained = training.train(
-                *(run.task, rows, until, best, golden_rows, run.version),
+                *(self._located(run.task), rows, until, best, golden_rows, run.version),
                 clock=time.thread_time_ns,
                 checkpoints=self._store.checkpoints(run.version),
                 tried_since=run.asked.get("tried_since", ()),
@@ -210,7 +212,8 @@ class Trainer:
             if len(rows) < training.MIN_FIT_ROWS:
                 return  # the training says so
             with self._interrupted():
-                fit, before = training.fit_and_score(run.task), self._feature_aucs(best)
+                fit = training.fit_and_score(self._located(run.task))
+                before = self._feature_aucs(best)
                 checks = training_checks.training_checks(run.task, rows, fit, before)
             event = run.checked(snapshot, checks)
             self._log.say(event)
@@ -235,7 +238,7 @@ class Trainer:
         ]
         learnable = training.before_recent(run.task, rows, until)
         checkpoints = self._store.checkpoints(run.version)
-        missing = search(run.task, learnable, trials, checkpoints)
+        missing = search(self._located(run.task), learnable, trials, checkpoints)
         while True:
             with self._interrupted(), self._metrics.training(run.task.name):
                 trial = next(missing, None)
@@ -282,6 +285,16 @@ class Trainer:
         snapshot = request.step("SnapshotTaken", purpose="training")
         until = int(snapshot["to_time"]) if snapshot else None
         return training.Champion(version.version, scorer, until, version.bytes)
+
+    def _with_start(self, run: Run, best: training.Champion | None) -> Run:
+        """The run with the weights that it starts from as its events tell of them."""
+        started = self._step(run, "TrainingStarted")
+        known = json.loads(started["parameters"]) if started else None
+        task = starts.told(run.task, self._log.state, best.version if best else None, known)
+        return replace(run, task=task)
+
+    def _located(self, task: Task) -> Task:
+        return starts.located(task, self._log.state, self._store)
 
     def _event_time(self, run: Run) -> int:
         """Event time (ms) of what happens now; never before the request."""

@@ -82,18 +82,22 @@ def _tree(cause: Cause) -> Tree:
     return tree
 
 
-def _fill(tree: Tree, cause: Cause) -> None:
+def _fill(tree: Tree, cause: Cause, told: frozenset[str] = frozenset()) -> None:
+    """`told`: what the events above have said, as a version does of its training: once is enough."""
     from driftlog.why import details, listed
 
     if cause.explained:
-        for line in details(cause.event):
-            tree.add(_text(line, "cyan"))
+        lines = details(cause.event)
+        for line in lines:
+            if line not in told:
+                tree.add(_text(line, "cyan"))
+        told |= frozenset(lines)
     for role, words in cause.notes:
         tree.add(_text(f"{role}: {words}", "cyan"))
     for below, line in listed(cause.causes):
         branch = tree.add(_text(line, "" if below else "dim"))
         if below:
-            _fill(branch, below)
+            _fill(branch, below, told)
 
 
 def _text(line: str, style: str) -> Text:

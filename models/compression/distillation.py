@@ -11,6 +11,7 @@ from models.recipes.cnn import cnn
 from models.recipes.contract import CannotTrain
 from models.recipes.gradient_boosting import gradient_boosting
 from models.recipes.mlp import mlp
+from models.recipes.transfer import PARAMETERS as TRANSFER
 from models.scorer import Scorer
 from streams.task import Task
 
@@ -32,6 +33,8 @@ def distil(
     from their labels. Raises CannotTrain for a teacher that has no smaller kind.
     """
     scores = teacher.score_columns(rows.columns, len(rows))
+    # Weights of another shape are no start for a smaller one.
+    given = {name: value for name, value in given.items() if name not in TRANSFER}
     if recipe in TREES:
         kept = {n: v for n, v in given.items() if n in parameters_of("gradient_boosting")}
         kept["iterations"] = max(1, round(share * int(given.get("iterations", 120))))

@@ -20,10 +20,9 @@ from models.compression.tuning import tune
 from models.dataset import Dataset
 from models.gates import auc, log_loss
 from models.network import NotANetwork, read, write
-from models.onnx_graph import METADATA, PAD
+from models.onnx_graph import METADATA, PAD, WEIGHTS
 from models.parity import PARITY
 from models.recipes import CannotTrain
-from models.recipes.text_transformer import WEIGHTS
 from models.scorer import Scorer, with_sample
 from streams.task import Task
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from models.recipes import weight_files
 from models.recipes.contract import CannotTrain
 from models.text_code import MAX_LENGTH, STEP, Tokens
 
-PACKAGE = "package:"
 _TOLD = ("config.json", "model.safetensors", "tokenizer.json", "vocab.txt")
 
 
@@ -65,14 +64,7 @@ def _folder(weights: str) -> Path:
         raise CannotTrain(
             "weights='': name the folder of a pretrained model, or 'package:NAME/folder'"
         )
-    if not weights.startswith(PACKAGE):
-        folder = Path(weights).expanduser()
-    else:
-        name, _, inside = weights.removeprefix(PACKAGE).partition("/")
-        spec = importlib.util.find_spec(name) if name.isidentifier() else None
-        if spec is None or not spec.submodule_search_locations:
-            raise CannotTrain(f"weights={weights!r}: no package {name!r} is installed")
-        folder = Path(next(iter(spec.submodule_search_locations)), inside)
+    folder = weight_files.found("weights", weights)
     if not (folder / "config.json").is_file():
         raise CannotTrain(f"weights={weights!r}: no config.json in {folder}")
     return folder

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -75,9 +75,11 @@ class Rank:
             torch.manual_seed((plan.seed * 100_003 + epoch) * self.world + self.rank)
             order = np.random.default_rng((plan.seed, epoch)).permutation(fitted)
             self.model.train()
+            frozen = self._convolutions() if epoch < plan.frozen_epochs else []
             for begin in range(0, fitted, plan.batch):
                 batch = order[begin : begin + plan.batch]
-                self._step(torch.from_numpy(batch[self.rank :: self.world]), len(batch))
+                rows = torch.from_numpy(batch[self.rank :: self.world])
+                self._step(rows, len(batch), frozen)
             self._look(epoch, fitted)
         if self.rank == 0:
             checkpoints.save(self.folder / RESULT, self._standing(self.done))
@@ -139,8 +141,17 @@ class Rank:
             state = {index: dict(values) for index, values in adam.items()}
             self.optimizer.load_state_dict({"state": state, "param_groups": [group]})
 
-    def _step(self, rows: Any, size: int) -> None:
-        """`rows`: this rank's of a batch of `size`. Gradients are averaged over the ranks."""
+    def _convolutions(self) -> list[Any]:
+        """Their parameters."""
+        kind = self.torch.nn.Conv2d
+        return [p for la in self.module if isinstance(la, kind) for p in la.parameters()]
+
+    def _step(self, rows: Any, size: int, frozen: Sequence[Any] = ()) -> None:
+        """`rows`: this rank's of a batch of `size`. Gradients are averaged over the ranks.
+
+        What gradients they share the ranks agree about once, when they begin: what is `frozen` gets one, too,
+        and it is not used.
+        """
         self.optimizer.zero_grad()
         margins = self.model(self.inputs[rows])[:, 0]
         if len(rows):
@@ -149,6 +160,8 @@ class Rank:
         else:  # the last batch may have fewer rows than there are ranks
             loss = margins.sum() * 0.0
         loss.backward()
+        for parameter in frozen:
+            parameter.grad = None
         self.optimizer.step()
 
     def _look(self, epoch: int, fitted: int) -> None:

@@ -25,8 +25,6 @@ from models.scorer import Scorer
 from streams.task import TEXT, Task
 
 Singles = NDArray[np.float32]
-WEIGHTS = "driftlog.weights"
-"""Metadata: the pretrained weights, and the SHA-256 of their files."""
 PARITY_ROWS = 128
 TRY_ROWS = 63
 AT_ONCE = 64
@@ -98,7 +96,7 @@ def text_transformer(
             weight=linear.weight.detach().numpy()[0].copy(),
             bias=float(linear.bias.detach()[0]),
         )
-        notes = {onnx_graph.CURVES: json.dumps(curves), WEIGHTS: given.source}
+        notes = {onnx_graph.CURVES: json.dumps(curves), onnx_graph.WEIGHTS: given.source}
         data = _file(given.model, head, encoder, matrix, notes)
         whole = torch.nn.Sequential(body, linear)
         check_parity(

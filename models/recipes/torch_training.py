@@ -26,6 +26,8 @@ class Plan:
     """`validation_share`: the newest rows, which choose the epoch whose weights are kept; 0: the last.
 
     `patience`: the training ends after so many epochs without a better one; 0: never before its time.
+    `frozen_epochs`: the first ones, in which convolutions learn nothing. `start`: the SHA-256 of the weights
+    that it starts from, empty if they are drawn by the seed.
     """
 
     seed: int
@@ -37,6 +39,8 @@ class Plan:
     class_weight: ClassWeight
     validation_share: float
     patience: int = 0
+    frozen_epochs: int = 0
+    start: str = ""
 
 
 PARALLEL = ("ddp", "fsdp", "zero")
@@ -134,6 +138,7 @@ def train(
     for epoch in range(done, plan.epochs):
         if plan.patience and stale(curves["validation"]) >= plan.patience:
             break
+        _freeze(torch, module, plan, epoch)
         torch.manual_seed(plan.seed * 100_003 + epoch)
         order = np.random.default_rng((plan.seed, epoch)).permutation(fitted)
         module.train()
@@ -157,6 +162,14 @@ def train(
         if path is not None:
             checkpoints.save(path, _standing(module, optimizer, best, epoch + 1, curves, torch))
     return _settled(module, best, weights, curves)
+
+
+def _freeze(torch: Any, module: Any, plan: Plan, epoch: int) -> None:
+    """An optimiser passes over what has no gradient: neither steps nor decay."""
+    if plan.frozen_epochs:
+        for layer in module:
+            if isinstance(layer, torch.nn.Conv2d):
+                layer.requires_grad_(epoch >= plan.frozen_epochs)
 
 
 def _settled(

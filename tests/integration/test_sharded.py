@@ -95,6 +95,34 @@ def test_shares_go_on_from_where_one_process_stood(
         assert max(rank["weights"] for rank in held) < 0.7 * whole
 
 
+@pytest.mark.parametrize("kind", ["ddp", "zero", "fsdp"])
+def test_convolutions_stay_frozen_and_are_tuned_afterwards(kind: str) -> None:
+    """Fine-tuning of weights that were learned before, by two ranks as by one."""
+    chance = np.random.default_rng(2)
+    x = chance.normal(size=(61, 1, 4, 4)).astype(np.float32)
+    labels = (x[:, 0, :2].mean(axis=(1, 2)) > 0).astype(np.int8)
+
+    def learned() -> Any:
+        with reproducible(5):
+            nn = torch.nn
+            body = nn.Conv2d(1, 3, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()
+            return nn.Sequential(*body, nn.Linear(12, 1))
+
+    def tuned(frozen: int, parallel: Parallel | None = None) -> dict[str, Any]:
+        module = learned()
+        plan = Plan(7, 2, 16, 0.01, 0.01, 0.0, None, 0.0, frozen_epochs=frozen, start="told")
+        with reproducible(7):
+            train(module, x, labels, plan, None, parallel=parallel)
+        found: dict[str, Any] = module.state_dict()
+        return found
+
+    alone, together = tuned(1), tuned(1, Parallel(kind, 2, timeout_s=300))
+    for name, tensor in alone.items():
+        np.testing.assert_allclose(tensor, together[name], atol=TOLERANCE, err_msg=name)
+    for other in (tuned(0), tuned(2)):  # it was frozen for one epoch, and not for both
+        assert (alone["0.weight"] - other["0.weight"]).abs().max() > 1e-3
+
+
 def test_a_rank_that_fails_ends_the_training_with_its_reason() -> None:
     wild = Plan(7, 3, 13, 1e30, 0.0, 0.0, None, 0.1)
     with pytest.raises(CannotTrain, match="rank 0: its weights left all bounds in epoch 1"):

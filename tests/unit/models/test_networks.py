@@ -47,7 +47,7 @@ def built(chance: np.random.Generator, image: bool) -> tuple[Network, Encoder]:
         body = (*convolution, Dense(some(8, 12), some(8)), Relu())
     made = Network(
         *(some(16), np.abs(some(16)), (*body, Dense(some(1, 8), some(1)))),
-        image=(4, 4) if image else None,
+        image=(1, 4, 4) if image else None,
         flags=not image,
     )
     encoder = Encoder("images", tuple(FeatureCode(f"p{n:02}") for n in range(16)))

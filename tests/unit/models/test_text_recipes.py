@@ -20,8 +20,8 @@ from models.compression.variants import Original, table
 from models.dataset import from_arrow, to_arrow
 from models.foreign_graph import alike_in_any_batch
 from models.gates import auc
+from models.onnx_graph import WEIGHTS
 from models.recipes import CannotTrain, checkpoints
-from models.recipes.text_transformer import WEIGHTS
 from models.scorer import Scorer
 from streams.task import Numeric, Task, Text
 from tests.unit.models.text_parts import MAIL, mails, tiny_bert
