@@ -236,13 +236,13 @@ def parameters(log: MemoryLog, version: str) -> dict[str, Any]:
 
 def test_the_log_tells_which_version_a_training_started_from(tmp_path: Path) -> None:
     """The first network starts by chance, the second from the first; a version to come is refused."""
-    log = MemoryLog()
+    log = MemoryLog(task=TASK)
     run_trainer(TASK, pixels(), log, tmp_path)  # the cold start
-    log.events.append(asked("r1", UNTIL_MS, "images"))
+    log.say(asked("r1", UNTIL_MS, "images"))
     run_trainer(TASK, pixels(), log, tmp_path)
     first = parameters(log, "images-1")
     assert (first["pretrained"], first["freeze"]) == ("", 0)
-    log.events.append(asked("r2", UNTIL_MS, "images"))
+    log.say(asked("r2", UNTIL_MS, "images"))
     store = run_trainer(TASK, pixels(seed=2), log, tmp_path)
     second, champion = parameters(log, "images-2"), log.state.versions["images-1"]
     assert second["pretrained"] == "version:images-1"
@@ -256,9 +256,9 @@ def test_the_log_tells_which_version_a_training_started_from(tmp_path: Path) -> 
 
 
 def test_an_earlier_try_stands_even_if_another_version_answers_by_now(tmp_path: Path) -> None:
-    log = MemoryLog()
+    log = MemoryLog(task=TASK)
     run_trainer(TASK, pixels(), log, tmp_path)
-    log.events.append(asked("r1", UNTIL_MS, "images"))
+    log.say(asked("r1", UNTIL_MS, "images"))
     run_trainer(TASK, pixels(), log, tmp_path)
     started = {"pretrained": "version:images-1", "pretrained_sha256": "ab", "freeze": 1}
     again = told(TASK, log.state, None, started)
@@ -274,9 +274,9 @@ def named(name: str, **more: Any) -> Task:
 
 
 def test_a_start_that_has_seen_what_judges_is_refused(tmp_path: Path) -> None:
-    log = MemoryLog()
+    log = MemoryLog(task=TASK)
     run_trainer(TASK, pixels(), log, tmp_path)
-    log.events.append(asked("r1", UNTIL_MS, "images"))
+    log.say(asked("r1", UNTIL_MS, "images"))
     run_trainer(TASK, pixels(), log, tmp_path)
     with pytest.raises(CannotTrain, match="has learned from rows that would judge the result"):
         told(named("version:images-1"), log.state, "images-0")
