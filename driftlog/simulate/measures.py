@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,7 +95,7 @@ def measure(
 def _delays(run: Run, changes: Sequence[int], end: int) -> list[int]:
     times = [retrain.time for retrain in run.retrains]
     found = []
-    for change, until in zip(changes, [*changes[1:], end], strict=True):
+    for change, until in pairwise([*changes, end]):
         after = [time - change for time in times if change <= time < until]
         found += after[:1]
     return found

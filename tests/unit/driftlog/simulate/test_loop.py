@@ -117,6 +117,15 @@ def test_alarms_count_as_false_unless_a_change_began_in_the_training_time(histor
     assert found.false_alarms == 2 and found.delay_days == 1.0
 
 
+def test_a_history_without_known_changes_has_no_delays_and_no_false_alarms(
+    history: History, runs: dict[str, Run]
+) -> None:
+    for found in measure(TASK, history, list(runs.values())):
+        assert (found.changes, found.found) == (0, 0)
+        assert (found.delay_days, found.false_alarms) == (None, None)
+        assert found.log_loss > 0
+
+
 def test_words_that_are_no_policy_are_refused_by_name() -> None:
     with pytest.raises(PolicyError, match="write task, never, daily"):
         arm(TASK, "sometimes")
