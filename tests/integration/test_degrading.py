@@ -39,7 +39,8 @@ from tests.unit.models.test_serving_deployments import promoted, registered
 
 pytestmark = pytest.mark.integration
 
-ROOT = Path(__file__).parents[2]
+ENVIRONMENT = {"PYTHONPATH": str(Path(__file__).parents[2]), "DRIFTLOG_SERVING_OPEN": "1"}
+"""Open: other tests make keys in this log."""
 PREDICT = "/v1/tasks/flights/predict"
 TASK_FILE = "from tests.unit.models.serving_parts import FLIGHTS as task\n"
 SLACK_S = 10.0
@@ -91,7 +92,7 @@ def starting(settings: Settings, number: int, durability: str) -> Iterator[Repli
     with log.open("wb") as out:
         process = subprocess.Popen(
             [*argv, "--task", str(file), "--durability", durability],
-            env=os.environ | settings.to_env() | {"PYTHONPATH": str(ROOT)},
+            env=os.environ | settings.to_env() | ENVIRONMENT,
             stdout=out,
             stderr=out,
         )
@@ -190,7 +191,7 @@ def test_with_everything_there_nothing_is_missing(world: World) -> None:
         assert "warnings" not in answer.json()
     done = subprocess.run(
         [sys.executable, "-m", "driftlog", "query", "SELECT 1"],
-        env=os.environ | world.settings.to_env() | {"PYTHONPATH": str(ROOT)},
+        env=os.environ | world.settings.to_env() | ENVIRONMENT,
         capture_output=True,
         text=True,
         timeout=STARTS_S,
