@@ -161,7 +161,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for number in range(asked.rounds):
                 for load in chosen(asked):
                     for server in servers[:: 1 if number % 2 == 0 else -1]:
-                        _round(settings, load, server, asked.seconds, found)
+                        try:
+                            _round(settings, load, server, asked.seconds, found)
+                        except NotRun as error:
+                            notes.append(f"{load.name}, {server.name}: {error}")
             brokers_s = harness.broker_cpu_seconds(settings)
     harness.show_table(
         console, f"{asked.seconds:g} s a load, {asked.rounds} rounds", HEADER, rows(found)
@@ -444,7 +447,8 @@ def _round(
         check=False,
     )
     if done.returncode:
-        raise NotRun(f"the load generator ended: {done.stderr.strip().splitlines()[-1:]}")
+        said = [line for line in done.stderr.splitlines() if "Error" in line]
+        raise NotRun(f"the load generator ended: {said[-1:]}")
     result = json.loads(done.stdout)
     answered = max(1, result["answered"] * (job.seconds + job.warm_s) / job.seconds)
     result["cpu_us"] = (harness.cpu_of_tree(server.pid) - before) * 1e6 / answered
