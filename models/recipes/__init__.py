@@ -1,12 +1,13 @@
 """Recipes: labelled rows -> an ONNX file. The same rows, seed and parameters give the same bytes.
 
-One recipe a file. Those that need PyTorch (extra `deep`) import it when they are called, not before.
+One recipe a file, imported when it is asked for: libraries take seconds to load, and not all processes train.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +15,11 @@ import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from models.dataset import Dataset
-from models.recipes.cnn import cnn
 from models.recipes.constant import constant
-from models.recipes.contract import MAX_DIFFERENCE, CannotTrain, Fit
-from models.recipes.forest import extra_trees, random_forest
-from models.recipes.gradient_boosting import gradient_boosting
-from models.recipes.logistic_regression import logistic_regression
-from models.recipes.mlp import mlp
-from models.recipes.online import online
-from models.recipes.sklearn_estimator import sklearn_estimator
-from models.recipes.text_linear import text_linear
-from models.recipes.text_transformer import text_transformer
+from models.recipes.errors import CannotTrain
 from streams.task import Task
 
 __all__ = [
-    "MAX_DIFFERENCE",
     "RECIPES",
     "CannotTrain",
     "constant",
@@ -37,19 +28,26 @@ __all__ = [
     "unknown_parameters",
 ]
 
-RECIPES: Mapping[str, Fit] = {
-    "cnn": cnn,
-    "constant": constant,
-    "extra_trees": extra_trees,
-    "gradient_boosting": gradient_boosting,
-    "logistic_regression": logistic_regression,
-    "mlp": mlp,
-    "online": online,
-    "random_forest": random_forest,
-    "sklearn": sklearn_estimator,
-    "text_linear": text_linear,
-    "text_transformer": text_transformer,
+RECIPES: Mapping[str, str] = {
+    "cnn": "cnn.cnn",
+    "constant": "constant.constant",
+    "extra_trees": "forest.extra_trees",
+    "gradient_boosting": "gradient_boosting.gradient_boosting",
+    "logistic_regression": "logistic_regression.logistic_regression",
+    "mlp": "mlp.mlp",
+    "online": "online.online",
+    "random_forest": "forest.random_forest",
+    "sklearn": "sklearn_estimator.sklearn_estimator",
+    "text_linear": "text_linear.text_linear",
+    "text_transformer": "text_transformer.text_transformer",
 }
+"""Name -> module and function in this package."""
+
+
+def _function(recipe: str) -> Callable[..., bytes]:
+    module, _, name = RECIPES[recipe].partition(".")
+    found: Callable[..., bytes] = getattr(import_module(f"{__name__}.{module}"), name)
+    return found
 
 
 def fit(
@@ -64,8 +62,7 @@ def fit(
 
     `checkpoints`: a folder in which a recipe that takes long leaves where it stands, and goes on from there.
     """
-    function = RECIPES.get(recipe)
-    if function is None:
+    if recipe not in RECIPES:
         raise CannotTrain(f"there is no recipe {recipe!r}; there are {', '.join(sorted(RECIPES))}")
     unknown = unknown_parameters(recipe, parameters)
     if unknown:
@@ -73,6 +70,7 @@ def fit(
         raise CannotTrain(f"recipe {recipe} has no parameter {unknown[0]!r}; it has {names}")
     if recipe != "constant" and len(np.unique(rows.labels)) < 2:
         raise CannotTrain(f"all {len(rows)} training rows have the same label")
+    function = _function(recipe)
     resumable = "checkpoints" in inspect.signature(function).parameters
     where = {"checkpoints": checkpoints} if resumable else {}
     # One thread: the same sums on any machine, and no spinning beside busy brokers.
@@ -82,13 +80,13 @@ def fit(
 
 def parameters_of(recipe: str) -> list[str]:
     """What `Recipe.parameters` may hold, in order."""
-    given = list(inspect.signature(RECIPES[recipe]).parameters.values())[3:]
+    given = list(inspect.signature(_function(recipe)).parameters.values())[3:]
     return [each.name for each in given if each.kind is each.POSITIONAL_OR_KEYWORD]
 
 
 def unknown_parameters(recipe: str, parameters: Mapping[str, Any]) -> list[str]:
     """Those that the recipe does not take, sorted; none for one that hands them on to a user's function."""
-    given = inspect.signature(RECIPES[recipe]).parameters.values()
+    given = inspect.signature(_function(recipe)).parameters.values()
     if any(each.kind is each.VAR_KEYWORD for each in given):
         return []
     return sorted(set(parameters) - set(parameters_of(recipe)))

@@ -18,7 +18,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from models.encoder import Encoder
 from models.onnx_graph import serialize
-from models.recipes.contract import CannotTrain
+from models.recipes.errors import CannotTrain
 
 Singles = NDArray[np.float32]
 POOLINGS = ("mean", "cls")

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from models import network, onnx_graph
 from models.dataset import Dataset
 from models.recipes import transfer
-from models.recipes.contract import CannotTrain, check_parity
+from models.recipes.contract import check_parity
 from models.recipes.encoding import encode
+from models.recipes.errors import CannotTrain
 from models.recipes.losses import ClassWeight
 from models.recipes.torch_training import (
     Parallel,

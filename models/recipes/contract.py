@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from models.dataset import Dataset
 from models.encoder import Encoder
+from models.recipes.errors import CannotTrain
 from models.scorer import Scorer
 
 MAX_DIFFERENCE = 1e-5
@@ -19,10 +20,6 @@ Fit = Callable[..., bytes]
 """(task, rows, seed, **parameters) -> ONNX bytes."""
 Library = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 """Encoded rows (n, features) -> P(1) of each, as the library that trained the model says it."""
-
-
-class CannotTrain(Exception):
-    """No model can come out of these rows with this recipe; the message says why."""
 
 
 def check_parity(

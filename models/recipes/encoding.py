@@ -9,21 +9,9 @@ from sklearn.preprocessing import TargetEncoder
 
 from models.dataset import Dataset
 from models.encoder import Encoder, FeatureCode
-from models.recipes.contract import CannotTrain
+from models.recipes.errors import CannotTrain
 from models.text_code import TextCode
-from streams.task import TEXT, Task
-
-
-def blank_encoder(task: Task) -> Encoder:
-    """Every feature of the task but its texts, no category known."""
-    return Encoder(
-        task.name,
-        tuple(
-            FeatureCode(name, {} if kind == "string" else None)
-            for name, kind in task.kinds.items()
-            if kind != TEXT
-        ),
-    )
+from streams.task import Task
 
 
 def encode(

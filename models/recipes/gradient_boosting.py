@@ -10,8 +10,9 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 
 from models import onnx_graph
 from models.dataset import Dataset
-from models.recipes.contract import CannotTrain, check_parity
+from models.recipes.contract import check_parity
 from models.recipes.encoding import encode
+from models.recipes.errors import CannotTrain
 from models.recipes.thresholds import round_down
 from streams.task import Task
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.recipes.contract import CannotTrain
+from models.recipes.errors import CannotTrain
 
 ClassWeight = str | tuple[float, float] | list[float] | None
 """None, 'balanced' (classes count alike, however rare), or the weights of (label 0, label 1)."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from models.recipes import weight_files
-from models.recipes.contract import CannotTrain
+from models.recipes.errors import CannotTrain
 from models.text_code import MAX_LENGTH, STEP, Tokens
 
 _TOLD = ("config.json", "model.safetensors", "tokenizer.json", "vocab.txt")

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.recipes import checkpoints
-from models.recipes.contract import CannotTrain
+from models.recipes.errors import CannotTrain
 from models.recipes.torch_training import Parallel, Plan, torch_or_refuse
 
 INPUTS, SPEC, RESULT = "inputs.safetensors", "spec.json", "result.safetensors"

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from models.recipes import checkpoints
-from models.recipes.contract import CannotTrain
+from models.recipes.errors import CannotTrain
 from models.recipes.losses import focal_loss, log_loss_of, margin_shift
 from models.recipes.sharded import INPUTS, MARK, RESULT, SPEC, built
 from models.recipes.torch_training import Curves, Parallel, Plan, margins_of, reproducible, stale

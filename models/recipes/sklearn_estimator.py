@@ -13,8 +13,9 @@ import numpy as np
 from models import foreign_graph
 from models.artifacts import ArtifactRefused
 from models.dataset import Dataset
-from models.recipes.contract import CannotTrain, check_parity
+from models.recipes.contract import check_parity
 from models.recipes.encoding import encode
+from models.recipes.errors import CannotTrain
 from streams.task import Task
 
 SOURCE = "driftlog.estimator"

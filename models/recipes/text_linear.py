@@ -16,8 +16,9 @@ from models.dataset import Dataset
 from models.encoder import Encoder
 from models.foreign_graph import alike_in_any_batch
 from models.onnx_graph import serialize
-from models.recipes.contract import CannotTrain, check_parity
+from models.recipes.contract import check_parity
 from models.recipes.encoding import encode
+from models.recipes.errors import CannotTrain
 from models.scorer import Scorer
 from models.text_code import MAX_LENGTH, STEP, WordNumbers
 from streams.task import TEXT, Task

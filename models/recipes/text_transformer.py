@@ -16,8 +16,9 @@ from models.encoder import Encoder
 from models.foreign_graph import alike_in_any_batch
 from models.network import LIMIT
 from models.recipes import bert_graph, pretrained
-from models.recipes.contract import CannotTrain, check_parity
+from models.recipes.contract import check_parity
 from models.recipes.encoding import encode
+from models.recipes.errors import CannotTrain
 from models.recipes.losses import ClassWeight
 from models.recipes.mlp import moments
 from models.recipes.torch_training import Plan, probabilities, reproducible, train

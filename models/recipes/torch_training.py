@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from models.network import Conv, Dense, Flat, Layer, Pool, Relu, Singles
 from models.recipes import checkpoints
-from models.recipes.contract import CannotTrain
+from models.recipes.errors import CannotTrain
 from models.recipes.losses import ClassWeight, class_weights, focal_loss, log_loss_of, margin_shift
 
 

@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 
 from models.network import Conv, Dense, NotANetwork, Singles, read
 from models.recipes import weight_files
-from models.recipes.contract import CannotTrain
+from models.recipes.errors import CannotTrain
 
 PARAMETERS = ("pretrained", "pretrained_sha256", "reuse", "freeze")
 """Of a recipe that can start from other weights."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from models.recipes.contract import CannotTrain
+from models.recipes.errors import CannotTrain
 
 PACKAGE = "package:"
 
