@@ -47,9 +47,10 @@ def _claims(outcome: Outcome) -> Table:
 
 def _drift(console: Console, outcome: Outcome) -> None:
     story = outcome.story
-    most = ", ".join(f"{name} ({count} windows)" for name, count in list(story.drifted.items())[:5])
+    most = ", ".join(f"{name} ({count})" for name, count in list(story.drifted.items())[:5])
     console.print(
-        f"{story.windows:,} windows scored on {story.scores:,} columns; drifted most: {most or 'none'}"
+        f"{story.windows:,} windows scored on {story.scores:,} columns;"
+        f" drifted most, in windows: {most or 'none'}"
     )
 
 
