@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.dataset import Dataset
-from models.recipes import parameters_of
+from models.recipes import CannotTrain, parameters_of
 from models.recipes.cnn import cnn
-from models.recipes.contract import CannotTrain
 from models.recipes.gradient_boosting import gradient_boosting
 from models.recipes.mlp import mlp
 from models.recipes.transfer import PARAMETERS as TRANSFER
