@@ -37,7 +37,7 @@ from tests.unit.models.serving_parts import NOW_MS, Schemas
 
 ORDERS = Task("orders", (Category("shop"),), "late", personal=Personal("customer", ("email",)))
 PLAIN = Task("plain", (Category("shop"),), "late")
-WHO = {"customer": "4711", "email": "someone@example.org"}
+WHO = {"customer": "C-4711", "email": "someone@example.org"}
 
 app = Typer()
 app.command("erase")(cli.erase)
@@ -114,7 +114,7 @@ def run(*given: str, stdin: str = "") -> str:
 
 def erase(*more: str) -> dict[str, Any]:
     told = run(
-        "erase", "4711", "--task", "orders", "--reason", "asked to", "--yes", "--json", *more
+        "erase", "C-4711", "--task", "orders", "--reason", "asked to", "--yes", "--json", *more
     )
     found: dict[str, Any] = json.loads(told)
     return found
@@ -126,7 +126,7 @@ def test_what_was_recorded_is_revealed_to_who_says_why_until_the_person_is_erase
     log.append([prediction(keys)])
     person = log.events[0].data["person"]
     shown = run("reveal", "p-1", "--reason", "a complaint", "--actor", "ann")
-    assert shown == "customer: 4711\nemail: someone@example.org\n"
+    assert shown == "customer: C-4711\nemail: someone@example.org\n"
     said = log.events[-1]
     assert (said.type, said.data["actor"]) == ("PersonalDataRevealed", "ann")
     assert said.data["prediction_id"] == "p-1" and said.data["fields"] == ["customer", "email"]
@@ -144,7 +144,7 @@ def test_what_was_recorded_is_revealed_to_who_says_why_until_the_person_is_erase
     assert erase() == {"task": "orders", "state": "before", "events": []}
     assert len(log.events) == count, "nothing was revealed or erased, so nothing is said"
     plain = json.dumps([event.data for event in log.events])
-    assert "4711" not in plain and "someone" not in plain
+    assert "C-4711" not in plain and "someone" not in plain
 
 
 def test_a_log_that_is_away_does_not_keep_the_key_alive(log: Log, keys: KeyStore) -> None:
@@ -169,32 +169,32 @@ def test_nothing_is_revealed_that_the_log_does_not_hear_of(log: Log, keys: KeySt
 
 
 def test_erasing_asks_and_takes_the_name_from_stdin(log: Log, keys: KeyStore) -> None:
-    keys.keys("orders", ["4711"])
+    keys.keys("orders", ["C-4711"])
     where = ("--task", "orders", "--reason", "asked to")
     with pytest.raises(typer.Abort):
-        run("erase", "4711", *where, stdin="n\n")
+        run("erase", "C-4711", *where, stdin="n\n")
     assert not log.events
     with pytest.raises(CliError, match="say --yes"):
-        run("erase", "-", *where, stdin="4711\n")
+        run("erase", "-", *where, stdin="C-4711\n")
     with pytest.raises(CliError, match="SUBJECT is empty"):
         run("erase", "-", "--yes", *where, stdin="\n")
-    assert "erased: " in run("erase", "-", "--yes", *where, stdin="4711\n")
-    assert "erased before" in run("erase", "4711", *where, stdin="y\n")
+    assert "erased: " in run("erase", "-", "--yes", *where, stdin="C-4711\n")
+    assert "erased before" in run("erase", "C-4711", *where, stdin="y\n")
 
 
 @pytest.mark.parametrize(
     ("words_", "said"),
     [
         (("4712", "--task", "orders"), "has no key for this subject"),
-        (("4711", "--task", "plain"), "declares nothing personal"),
-        (("4711",), "which task"),
-        (("4711", "--task", "orders", "--reason", " "), "--reason is empty"),
+        (("C-4711", "--task", "plain"), "declares nothing personal"),
+        (("C-4711",), "which task"),
+        (("C-4711", "--task", "orders", "--reason", " "), "--reason is empty"),
     ],
 )
 def test_what_cannot_be_erased_is_said(
     log: Log, keys: KeyStore, words_: tuple[str, ...], said: str
 ) -> None:
-    keys.keys("orders", ["4711"])
+    keys.keys("orders", ["C-4711"])
     with pytest.raises(CliError, match=said):
         run("erase", "--reason", "asked to", "--yes", *words_)
 
