@@ -151,7 +151,12 @@ struct Copies {
     std::vector<Copy> open;
     std::deque<std::vector<Copy>> groups;
 
-    void copy16(void *to, const void *from, bool valid) { open.push_back({to, from, valid}); }
+    // It may take place at any time until it is waited for: whoever still reads what lies there is too late.
+    __attribute__((noinline)) void copy16(void *to, const void *from, bool valid)
+    {
+        CUDA_TOUCH(to, 16, cuda_emulator::WRITE);
+        open.push_back({to, from, valid});
+    }
 
     void commit()
     {

@@ -47,7 +47,8 @@ __device__ void atomic_combine(long long *address, long long value)
 __device__ void atomic_combine(ACC *address, ACC value)
 {
     static_assert(sizeof(ACC) == 8, "the atomic exchanges eight bytes");
-    unsigned long long *bits = reinterpret_cast<unsigned long long *>(address), seen = *bits, before;
+    unsigned long long *bits = reinterpret_cast<unsigned long long *>(address), before;
+    unsigned long long seen = *const_cast<volatile unsigned long long *>(bits);  // others write there meanwhile
     do {
         before = seen;
         ACC old;

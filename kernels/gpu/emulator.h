@@ -2,8 +2,8 @@
 //
 // It shows indices, barriers, shared memory, warp collectives and arithmetic, and it is strict: a barrier or a
 // collective that some threads never reach, a mask that does not fit, an access beyond an array's end and a
-// stack that overflows end the launch with a message. It cannot show: races between blocks or between threads
-// that no barrier separates (run it in both orders), memory ordering, tensor cores, inline PTX, speed.
+// stack that overflows end the launch with a message, and so do races if asked for (emulator_races.h). It cannot
+// show: memory ordering, tensor cores, inline PTX, speed.
 // Shared variables in templates and inline functions are not supported; `__constant__` has no setter.
 #pragma once
 
@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "emulator_block.h"
+#include "emulator_races.h"
 #include "emulator_types.h"
 
 #define __global__
@@ -38,12 +39,19 @@ extern "C" char __stop_cuda_shared[] __attribute__((weak, visibility("hidden")))
 
 namespace cuda_emulator {
 
+struct Span {
+    void *address;
+    std::uint64_t bytes;
+};
+
 struct Launch {
     unsigned grid[3], block[3];
     std::uint64_t shared;
     char *stacks;  // MOST_THREADS of STACK bytes, each with a page at its end that nobody may touch
     int reverse;   // threads and blocks from the last to the first
     double limit;  // seconds after which it is stopped
+    const Span *buffers;  // its arguments that are some
+    unsigned buffer_count;
 };
 
 static void *dynamic_shared = nullptr;
@@ -93,6 +101,11 @@ static void run_grid(const Launch &launch)
     blockDim = dim3(launch.block[0], launch.block[1], launch.block[2]);
     threads = blockDim.x * blockDim.y * blockDim.z;
     make_fibers(launch.stacks);
+    watch(dynamic_shared, bytes, true);
+    if (__start_cuda_shared != nullptr)
+        watch(__start_cuda_shared, __stop_cuda_shared - __start_cuda_shared, true);
+    for (unsigned i = 0; i < launch.buffer_count; ++i)
+        watch(launch.buffers[i].address, launch.buffers[i].bytes, false);
     const std::uint64_t blocks = static_cast<std::uint64_t>(gridDim.x) * gridDim.y * gridDim.z;
     for (std::uint64_t i = 0; i < blocks; ++i) {
         const std::uint64_t b = launch.reverse ? blocks - 1 - i : i;
@@ -102,6 +115,7 @@ static void run_grid(const Launch &launch)
         std::memset(dynamic_shared, 0xff, bytes);  // NaN, -1: nobody clears it
         if (__start_cuda_shared != nullptr)
             std::memset(__start_cuda_shared, 0xff, __stop_cuda_shared - __start_cuda_shared);
+        begin_watched_block();
         run_block(launch.reverse != 0);
     }
 }
@@ -146,6 +160,7 @@ static int run(const Launch &launch, void (*kernel)(void **), void **arguments, 
         run_grid(launch);
         failed = 0;
     }
+    forget_regions();
     timer_delete(timer);
     for (int i = 0; i < 6; ++i)
         sigaction(signals[i], &before[i], nullptr);

@@ -40,7 +40,13 @@ from kernels.gpu.runtime import (
 
 HERE = Path(__file__).parent
 SOURCES = HERE.parent / "cuda"
-HEADERS = "emulator.h", "emulator_block.h", "emulator_types.h", "emulator_intrinsics.h"
+HEADERS = (
+    "emulator.h",
+    "emulator_block.h",
+    "emulator_intrinsics.h",
+    "emulator_races.h",
+    "emulator_types.h",
+)
 FLAGS = (
     "-std=c++17",
     "-O1",
@@ -50,12 +56,14 @@ FLAGS = (
     "-fsanitize=alignment",
     "-fsanitize-undefined-trap-on-error",
     "-w",
-    "-shared",
     "-fPIC",
 )
+RACES = "-g1", "-DCUDA_RACES=1", "-fsanitize=thread", "--param=tsan-distinguish-volatile=1"
+"""Of these, a linker must not hear: it would bring the sanitizer's own library."""
 _KERNEL = re.compile(
     r'extern\s+"C"\s+__global__\s+void\s+(?:__launch_bounds__\s*\([^;{]*?\)\s+)?(\w+)\s*\('
 )
+_PLACE = re.compile(r"<([0-9a-f]+)>")
 _MESSAGE_BYTES = 512
 _running = threading.Lock()
 """One launch in the process at a time: signal handlers are the process's own."""
@@ -69,23 +77,36 @@ class _Launch(ctypes.Structure):
         ("stacks", ctypes.c_void_p),
         ("reverse", ctypes.c_int),
         ("limit", ctypes.c_double),
+        ("buffers", ctypes.c_void_p),
+        ("buffer_count", ctypes.c_uint),
     ]
+
+
+class _Span(ctypes.Structure):
+    _fields_ = [("address", ctypes.c_void_p), ("bytes", ctypes.c_uint64)]
 
 
 class Emulator:
     """A `kernels.gpu.runtime.Runtime` without a GPU. Raises NoGpu where there is no g++.
 
     `memory`: bytes that it has. `reverse`: threads and blocks run from the last to the first, which a kernel
-    that relies on their order for anything but look-back does not survive. `limit_s`: for a launch.
+    that relies on their order for anything but look-back does not survive. `races`: accesses that nothing
+    orders end the launch (see `emulator_races.h`; needs GCC 11; slower). `limit_s`: for a launch.
     """
 
     def __init__(
-        self, memory: int = 1 << 33, *, reverse: bool = False, limit_s: float = 300.0
+        self,
+        memory: int = 1 << 33,
+        *,
+        reverse: bool = False,
+        races: bool = False,
+        limit_s: float = 300.0,
     ) -> None:
         if shutil.which("g++") is None or not hasattr(ctypes.CDLL(None), "makecontext"):
             raise NoGpu("DRIFTLOG_DEVICE: the emulator needs g++ and Linux")
         self._pool = Pool(memory)
         self._reverse = reverse
+        self._races = races
         self._limit = limit_s
         self._kernels: dict[tuple[str, str, Macros], EmulatedKernel] = {}
         self.properties = Properties(
@@ -111,7 +132,7 @@ class Emulator:
     def kernel(self, source: str, name: str, **defines: int | str) -> EmulatedKernel:
         key = source, name, macros_of(defines)
         if key not in self._kernels:
-            library = compiled(source_text(source), source, key[2])
+            library = compiled(source_text(source), source, key[2], races=self._races)
             self._kernels[key] = EmulatedKernel(library, name, self._reverse, self._limit)
         return self._kernels[key]
 
@@ -158,6 +179,7 @@ class EmulatedKernel:
         if not hasattr(library, f"emulator_run_{name}"):
             raise DeviceFailed(f"the source has no kernel {name!r}")
         self.name = name
+        self._file = library._name
         self._run = library[f"emulator_run_{name}"]
         self._run.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_size_t]
         self._reverse, self._limit = reverse, limit_s
@@ -177,12 +199,17 @@ class EmulatedKernel:
             for argument in arguments
         ]
         pointers = (ctypes.c_void_p * max(1, len(values)))(*map(ctypes.addressof, values))
-        launch = _Launch((*grid,), (*block,), shared, stacks(), self._reverse, self._limit)
+        buffers = [argument for argument in arguments if isinstance(argument, HostBuffer)]
+        spans = (_Span * max(1, len(buffers)))(*(_Span(b.address, b.nbytes) for b in buffers))
+        how = self._reverse, self._limit, ctypes.addressof(spans), len(buffers)
+        launch = _Launch((*grid,), (*block,), shared, stacks(), *how)
         message = ctypes.create_string_buffer(_MESSAGE_BYTES)
         with _running:
             failed = self._run(ctypes.byref(launch), pointers, message, len(message))
         if failed:
-            raise DeviceFailed(f"{self.name}: {message.value.decode(errors='replace')}")
+            said = message.value.decode(errors="replace")
+            said = _PLACE.sub(lambda found: f"at {_line(self._file, found[1])}", said)
+            raise DeviceFailed(f"{self.name}: {said}")
 
     def _check(self, arguments: tuple[Any, ...], grid: Size, block: Size, shared: int) -> None:
         if len(arguments) != len(self._parameters):
@@ -221,22 +248,23 @@ def _fits(argument: Any, parameter: str) -> bool:
     return bool(int(size) == dtype.itemsize and (kind == "f") == (dtype.kind == "f"))
 
 
-def compiled(text: str, source: str, macros: Macros) -> ctypes.CDLL:
+def compiled(text: str, source: str, macros: Macros, *, races: bool = False) -> ctypes.CDLL:
     """A source as a library with a launcher for each kernel; raises DeviceFailed if it does not compile."""
+    flags = (*FLAGS, *(RACES if races else ()))
     headers = [HERE / name for name in HEADERS] + sorted(SOURCES.glob("*.cuh"))
-    digest = hashlib.sha256(repr((text, source, macros, FLAGS, _compiler())).encode())
+    digest = hashlib.sha256(repr((text, source, macros, flags, _compiler())).encode())
     for header in headers:
         digest.update(header.read_bytes())
     library = cache_folder() / "emulator" / f"{Path(source).stem}-{digest.hexdigest()[:24]}.so"
     if not library.exists():
         library.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=library.parent) as folder:
-            made = _build(with_macros(text, source, macros, []), source, Path(folder))
+            made = _build(with_macros(text, source, macros, []), source, Path(folder), flags)
             made.replace(library)
     return ctypes.CDLL(str(library))
 
 
-def _build(text: str, source: str, folder: Path) -> Path:
+def _build(text: str, source: str, folder: Path, flags: tuple[str, ...]) -> Path:
     file = folder / f"{Path(source).stem}.cpp"
     includes = ["-DCUDA_EMULATOR=1", f"-I{HERE}", f"-I{SOURCES}"]
     file.write_text(text, "utf-8")
@@ -244,9 +272,24 @@ def _build(text: str, source: str, folder: Path) -> Path:
     names = dict.fromkeys(_KERNEL.findall(seen))
     exports = "".join(f"CUDA_EMULATOR_EXPORT({name})\n" for name in names)
     file.write_text(f'#include "emulator.h"\n{text}\n{exports}', "utf-8")
-    made = file.with_suffix(".so")
-    _gxx(*FLAGS, *includes, str(file), "-lrt", "-o", str(made))
+    parts, made = file.with_suffix(".o"), file.with_suffix(".so")
+    _gxx(*flags, *includes, "-c", str(file), "-o", str(parts))
+    _gxx("-shared", str(parts), "-lrt", "-o", str(made))
     return made
+
+
+def _line(library: str, place: str) -> str:
+    """Source and line of an instruction."""
+    tool = shutil.which("addr2line")
+    if tool is None:
+        return f"instruction {place}"
+    before = f"{int(place, 16) - 1:x}"  # what is told is where the call returns to
+    done = subprocess.run(
+        [tool, "-i", "-e", library, before], capture_output=True, text=True, check=False
+    )
+    lines = [Path(line.split(" ")[0]).name for line in done.stdout.splitlines()]
+    ours = [line for line in lines if line.partition(":")[0].endswith((".cu", ".cuh"))]
+    return ", in ".join(ours) or f"instruction {place}"
 
 
 def _gxx(*arguments: str) -> str:

@@ -96,8 +96,9 @@ using L = unsigned long long;
 static inline unsigned __activemask() { return 1u << cuda_emulator::lane(); }
 
 #define CUDA_ATOMIC(name, result, ...)                                                                       \
-    template <typename T> T name(T *address, cuda_emulator::Value<T> value)                                  \
+    template <typename T> UNWATCHED T name(T *address, cuda_emulator::Value<T> value)                        \
     {                                                                                                        \
+        CUDA_TOUCH(address, sizeof(T), cuda_emulator::WRITE | cuda_emulator::STRONG);                        \
         static_assert(cuda_emulator::one_of<T, __VA_ARGS__>, #name " has no such type");                     \
         const T before = *address;                                                                           \
         *address = (result);                                                                                 \
@@ -113,8 +114,9 @@ CUDA_ATOMIC(atomicXor, before ^ value, int, cuda_emulator::U, cuda_emulator::L)
 CUDA_ATOMIC(atomicExch, value, int, cuda_emulator::U, cuda_emulator::L, float)
 #undef CUDA_ATOMIC
 
-template <typename T> T atomicCAS(T *address, cuda_emulator::Value<T> compare, cuda_emulator::Value<T> value)
+template <typename T> UNWATCHED T atomicCAS(T *address, cuda_emulator::Value<T> compare, cuda_emulator::Value<T> value)
 {
+    CUDA_TOUCH(address, sizeof(T), cuda_emulator::WRITE | cuda_emulator::STRONG);
     static_assert(cuda_emulator::one_of<T, int, cuda_emulator::U, cuda_emulator::L, unsigned short>, "atomicCAS has no such type");
     const T before = *address;
     if (before == compare)
@@ -122,9 +124,13 @@ template <typename T> T atomicCAS(T *address, cuda_emulator::Value<T> compare, c
     return before;
 }
 
-static inline void __threadfence() { asm volatile("" ::: "memory"); }
+static inline void __threadfence()
+{
+    asm volatile("" ::: "memory");
+    cuda_emulator::fence();
+}
 static inline void __threadfence_block() { asm volatile("" ::: "memory"); }
-static inline void __threadfence_system() { asm volatile("" ::: "memory"); }
+static inline void __threadfence_system() { __threadfence(); }
 static inline void __nanosleep(unsigned) {}
 
 template <typename T> T __ldg(const T *address) { return *address; }
