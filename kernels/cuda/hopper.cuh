@@ -133,8 +133,22 @@ __device__ __forceinline__ void multiply_values(float (&sum)[64], const unsigned
 
 __device__ inline void publish() {}
 __device__ inline void begin_group() {}
-__device__ inline void end_group() {}
-template <int GROUPS> __device__ void wait_groups() {}
+__device__ inline void end_group() { cuda_emulator::end_held_group(); }
+template <int GROUPS> __device__ void wait_groups() { cuda_emulator::release_groups(GROUPS); }
+
+// Rows of 128 bytes, eight by eight; `at` may begin within the first row.
+__device__ inline void hold_rows(const unsigned char *at, int rows, unsigned stride)
+{
+    const unsigned char *row = at - reinterpret_cast<unsigned long long>(at) % 128;
+    for (int eight = 0; eight < rows / 8; ++eight)
+        cuda_emulator::hold_still(row + eight * stride, 8 * 128);
+}
+
+__device__ inline void hold_columns(const Operand &b, int columns)
+{
+    for (int block = 0; block < columns / 64; ++block)
+        hold_rows(b.at + block * b.leading, 16, b.stride);
+}
 template <int N> __device__ void hold(float (&)[N]) {}
 
 __device__ inline float value_at(const unsigned char *start, unsigned offset)
@@ -146,6 +160,8 @@ __device__ inline float value_at(const unsigned char *start, unsigned offset)
 
 template <int SUMS> __device__ void multiply_group(float (&sum)[SUMS], const Operand &a, const Operand &b)
 {
+    hold_rows(a.at, 64, a.stride);
+    hold_columns(b, 2 * SUMS);
     const int row0 = threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4, column0 = threadIdx.x % 4 * 2;
     for (int i = 0; i < SUMS; ++i) {
         const int row = row0 + i / 2 % 2 * 8, column = i / 4 * 8 + column0 + i % 2;
@@ -158,6 +174,8 @@ template <int SUMS> __device__ void multiply_group(float (&sum)[SUMS], const Ope
 template <int SUMS>
 __device__ void multiply_keys(float (&sum)[SUMS], const Operand &a, const Operand &b, bool begun)
 {
+    hold_rows(a.at, 64, a.stride);
+    hold_rows(b.at, 2 * SUMS, b.stride);
     const int row0 = threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4, column0 = threadIdx.x % 4 * 2;
     for (int i = 0; i < SUMS; ++i) {
         const int row = row0 + i / 2 % 2 * 8, column = i / 4 * 8 + column0 + i % 2;
@@ -170,6 +188,7 @@ __device__ void multiply_keys(float (&sum)[SUMS], const Operand &a, const Operan
 
 template <int SUMS> __device__ void multiply_values(float (&sum)[SUMS], const unsigned (&a)[4], const Operand &b)
 {
+    hold_columns(b, 2 * SUMS);
     const int lane = threadIdx.x % 32, column0 = lane % 4 * 2;
     for (int k = 0; k < 16; ++k)
         for (int half = 0; half < 2; ++half) {

@@ -24,6 +24,9 @@ inline void watch(const void *, std::size_t, bool) {}
 inline void forget_regions() {}
 inline void begin_watched_block() {}
 inline void fence() {}
+inline void hold_still(const void *, std::size_t) {}
+inline void end_held_group() {}
+inline void release_groups(unsigned) {}
 
 }  // namespace cuda_emulator
 
@@ -59,7 +62,17 @@ struct Region {
     bool shared;
 };
 
-constexpr unsigned MOST_REGIONS = 64;
+// Shared memory that an instruction of this thread goes on to read until it is waited for.
+struct Held {
+    std::uintptr_t begin, end;
+    unsigned thread, group;
+    std::uint32_t place;
+};
+
+constexpr unsigned MOST_REGIONS = 64, MOST_HELD = 1024;
+static Held held[MOST_HELD];
+static unsigned held_count = 0;
+static unsigned groups[MOST_THREADS];  // committed so far
 static Region regions[MOST_REGIONS];
 static unsigned region_count = 0;
 static std::uint32_t acquired;  // what other blocks did up to this epoch is known to this one
@@ -90,15 +103,41 @@ UNWATCHED static void forget_regions()
 UNWATCHED static void begin_watched_block()
 {
     block_epoch = ++epoch;
-    acquired = 0;
+    acquired = held_count = 0;
     for (unsigned t = 0; t < threads; ++t) {
         fenced[t] = false;
+        groups[t] = 0;
         for (unsigned lane = 0; lane < LANES; ++lane)
             clocks[t][lane] = lane == t % LANES;
     }
 }
 
 UNWATCHED inline void fence() { fenced[current] = true; }
+
+// From now until the group is waited for nobody may write there. An instruction of four warps counts once.
+UNWATCHED __attribute__((noinline)) void hold_still(const void *begin, std::size_t bytes)
+{
+    if (current % 128 != 0)
+        return;
+    if (held_count == MOST_HELD)
+        fail("more than %u operands that were not waited for", MOST_HELD);
+    const std::uintptr_t at = reinterpret_cast<std::uintptr_t>(begin);
+    const void *from = __builtin_return_address(0);
+    held[held_count++] = {at, at + bytes, current, groups[current],
+                          static_cast<std::uint32_t>(static_cast<const char *>(from) - __ehdr_start)};
+}
+
+UNWATCHED inline void end_held_group() { ++groups[current]; }
+
+// All but the latest `open` groups of this thread are done.
+UNWATCHED static void release_groups(unsigned open)
+{
+    unsigned kept = 0;
+    for (unsigned i = 0; i < held_count; ++i)
+        if (held[i].thread != current || held[i].group + open >= groups[current])
+            held[kept++] = held[i];
+    held_count = kept;
+}
 
 // Whether what was done before happened before what `current` does now.
 UNWATCHED static bool ordered(const Access &before, bool shared)
@@ -129,6 +168,10 @@ UNWATCHED static void seen(const volatile void *address, std::size_t bytes, int 
     if (region == regions + region_count)
         return;
     const std::uint32_t place = static_cast<std::uint32_t>(static_cast<const char *>(from) - __ehdr_start);
+    for (unsigned i = 0; kind & WRITE && i < held_count; ++i)
+        if (at < held[i].end && held[i].begin < at + bytes)
+            fail("a race: it writes byte %zu of shared memory <%x>, which an instruction of thread %u still reads <%x>",
+                 at - region->begin, place, held[i].thread, held[i].place);
     if (kind & STRONG && kind & WRITE && fenced[current])
         kind |= RELEASED;
     const Access now = {epoch, static_cast<std::uint16_t>(current), static_cast<std::uint16_t>(kind),
