@@ -252,11 +252,11 @@ def ensembles(r: Emulator) -> None:
     rng = np.random.default_rng(0)
     trees = [tree(rng, splits, 3, 1) for splits in (0, 5, 30)]
     nodes, *rest = kernels.ensemble(trees, [0.5], 3, np.float64).arrays()
-    x = numbers(150, 3, dtype=np.float64)
+    x = numbers(6000, 3, dtype=np.float64)  # a block has several rounds
     models.trees_sum(
         r, r.send(models.node_records(nodes)), *on_device(r, *rest, x), base_last=False
     )
-    models.linear_margins(r, *on_device(r, numbers(333, 4), numbers(4), numbers(4)), 0.3)
+    models.linear_margins(r, *on_device(r, numbers(6000, 4), numbers(4), numbers(4)), 0.3)
 
 
 FAMILIES: list[Callable[[Emulator], None]] = [
