@@ -243,6 +243,8 @@ def retrieval(r: Emulator) -> None:
     ones = np.ones(len(x), np.float32)
     for tiled in (False, True):
         topk.candidates(r, *on_device(r, x, ones, queries), 10, tiled)
+    wide = numbers(300, 1000), ones[:300], numbers(4, 1000)  # the queries lie in shared memory
+    topk.candidates(r, *on_device(r, *wide), 10, tiled=False)
     topk.inverse_lengths(r, r.send(x))
     places = np.random.default_rng(2).integers(-1, 700, (20, 9))
     topk.rescored(r, *on_device(r, x, ones.astype(float), queries, np.ones(20)), places)
