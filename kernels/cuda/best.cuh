@@ -42,7 +42,7 @@ __device__ __forceinline__ void sort_falling(Key *keys, int lane)
         }
 }
 
-// All members are called by whole warps.
+// All members are called by whole warps. Only `sort_in` looks at what other lanes have written.
 struct Best {
     Key *keys;
     Key least;  // the k-th best so far: what is not above it is out
@@ -55,7 +55,6 @@ struct Best {
         waiting = 0;
         for (int i = lane; i < LIST; i += 32)
             keys[i] = 0;
-        __syncwarp();
     }
 
     __device__ __forceinline__ void offer(Key key, bool valid, int k, int lane)
@@ -79,7 +78,6 @@ struct Best {
         sort_falling(keys, lane);
         least = keys[k - 1];
         waiting = 0;
-        __syncwarp();
     }
 };
 
