@@ -135,6 +135,7 @@ __device__ inline void publish() {}
 __device__ inline void begin_group() {}
 __device__ inline void end_group() { cuda_emulator::end_held_group(); }
 template <int GROUPS> __device__ void wait_groups() { cuda_emulator::release_groups(GROUPS); }
+template <int N> __device__ void hold(float (&)[N]) {}
 
 // Rows of 128 bytes, eight by eight; `at` may begin within the first row.
 __device__ inline void hold_rows(const unsigned char *at, int rows, unsigned stride)
@@ -149,7 +150,6 @@ __device__ inline void hold_columns(const Operand &b, int columns)
     for (int block = 0; block < columns / 64; ++block)
         hold_rows(b.at + block * b.leading, 16, b.stride);
 }
-template <int N> __device__ void hold(float (&)[N]) {}
 
 __device__ inline float value_at(const unsigned char *start, unsigned offset)
 {

@@ -42,8 +42,7 @@ static void (*body)(void **) = nullptr;
 static void **body_arguments = nullptr;
 static char *message = nullptr;
 static std::size_t message_size = 0;
-static std::uint32_t epoch = 0, block_epoch = 0;         // barriers so far, and when this block began
-static std::uint32_t clocks[MOST_THREADS][LANES] = {};  // what a thread knows of the lanes of its warp
+static std::uint32_t epoch = 0, block_epoch = 0;  // barriers so far, and when this block began
 
 [[noreturn]] static void fail(const char *format, ...)
 {
@@ -86,23 +85,7 @@ static void resume(unsigned thread)
     }
 }
 
-// What the lanes of a __syncwarp did before it, all of them know after it.
-static void join_clocks(unsigned first, unsigned mask)
-{
-    std::uint32_t known[LANES] = {};
-    const auto takes_part = [&](unsigned lane) {
-        return mask >> lane & 1u && first + lane < threads && fibers[first + lane].state != ENDED;
-    };
-    for (unsigned lane = 0; lane < LANES; ++lane)
-        for (unsigned of = 0; takes_part(lane) && of < LANES; ++of)
-            known[of] = known[of] < clocks[first + lane][of] ? clocks[first + lane][of] : known[of];
-    for (unsigned lane = 0; lane < LANES; ++lane) {
-        for (unsigned of = 0; takes_part(lane) && of < LANES; ++of)
-            clocks[first + lane][of] = known[of];
-        if (takes_part(lane))
-            ++clocks[first + lane][lane];
-    }
-}
+static void join_clocks(unsigned first, unsigned mask);  // see emulator_races.h
 
 // Lets the lanes of `thread`'s collective go on if all of them have come; those that ended are not waited for.
 static bool meet(unsigned thread)
@@ -132,10 +115,8 @@ static bool meet(unsigned thread)
         }
     }
     const unsigned mask = mine.mask;
-#ifdef CUDA_RACES
     if (mine.collective == SYNC)
         join_clocks(first, mask);
-#endif
     for (unsigned lane = 0; lane < LANES && first + lane < threads; ++lane)
         if (mask >> lane & 1u && fibers[first + lane].state != ENDED)
             fibers[first + lane].state = READY;

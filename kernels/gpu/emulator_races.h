@@ -23,6 +23,7 @@ namespace cuda_emulator {
 inline void watch(const void *, std::size_t, bool) {}
 inline void forget_regions() {}
 inline void begin_watched_block() {}
+static void join_clocks(unsigned, unsigned) {}
 inline void fence() {}
 inline void hold_still(const void *, std::size_t) {}
 inline void end_held_group() {}
@@ -77,6 +78,7 @@ static Region regions[MOST_REGIONS];
 static unsigned region_count = 0;
 static std::uint32_t acquired;  // what other blocks did up to this epoch is known to this one
 static bool fenced[MOST_THREADS];
+static std::uint32_t clocks[MOST_THREADS][LANES] = {};  // what a thread knows of the lanes of its warp
 
 UNWATCHED static void watch(const void *begin, std::size_t bytes, bool shared)
 {
@@ -109,6 +111,24 @@ UNWATCHED static void begin_watched_block()
         groups[t] = 0;
         for (unsigned lane = 0; lane < LANES; ++lane)
             clocks[t][lane] = lane == t % LANES;
+    }
+}
+
+// What the lanes of a __syncwarp did before it, all of them know after it.
+UNWATCHED static void join_clocks(unsigned first, unsigned mask)
+{
+    std::uint32_t known[LANES] = {};
+    const auto takes_part = [&](unsigned lane) {
+        return mask >> lane & 1u && first + lane < threads && fibers[first + lane].state != ENDED;
+    };
+    for (unsigned lane = 0; lane < LANES; ++lane)
+        for (unsigned of = 0; takes_part(lane) && of < LANES; ++of)
+            known[of] = known[of] < clocks[first + lane][of] ? clocks[first + lane][of] : known[of];
+    for (unsigned lane = 0; lane < LANES; ++lane) {
+        for (unsigned of = 0; takes_part(lane) && of < LANES; ++of)
+            clocks[first + lane][of] = known[of];
+        if (takes_part(lane))
+            ++clocks[first + lane][lane];
     }
 }
 
@@ -201,8 +221,9 @@ UNWATCHED static void seen(const volatile void *address, std::size_t bytes, int 
 
 }  // namespace cuda_emulator
 
+#define CUDA_HOOK extern "C" __attribute__((visibility("hidden"))) UNWATCHED void
 #define CUDA_SEEN(name, bytes, kind)                                                                         \
-    extern "C" __attribute__((visibility("hidden"))) UNWATCHED void __tsan_##name(void *address)             \
+    CUDA_HOOK __tsan_##name(void *address)                                                                   \
     {                                                                                                        \
         cuda_emulator::seen(address, bytes, kind, __builtin_return_address(0));                              \
     }
@@ -224,7 +245,7 @@ CUDA_SEEN_SIZE(16)
 #undef CUDA_SEEN
 
 #define CUDA_SEEN_RANGE(name, kind)                                                                          \
-    extern "C" __attribute__((visibility("hidden"))) UNWATCHED void __tsan_##name(void *address, std::size_t bytes) \
+    CUDA_HOOK __tsan_##name(void *address, std::size_t bytes)                                                \
     {                                                                                                        \
         cuda_emulator::seen(address, bytes, kind, __builtin_return_address(0));                              \
     }
@@ -232,10 +253,10 @@ CUDA_SEEN_RANGE(read_range, cuda_emulator::READ)
 CUDA_SEEN_RANGE(write_range, cuda_emulator::WRITE)
 #undef CUDA_SEEN_RANGE
 
-extern "C" __attribute__((visibility("hidden"))) UNWATCHED void __tsan_init() {}
-extern "C" __attribute__((visibility("hidden"))) UNWATCHED void __tsan_func_entry(void *) {}
-extern "C" __attribute__((visibility("hidden"))) UNWATCHED void __tsan_func_exit() {}
-extern "C" __attribute__((visibility("hidden"))) UNWATCHED void __tsan_vptr_update(void **, void *) {}
-extern "C" __attribute__((visibility("hidden"))) UNWATCHED void __tsan_vptr_read(void **) {}
+CUDA_HOOK __tsan_init() {}
+CUDA_HOOK __tsan_func_entry(void *) {}
+CUDA_HOOK __tsan_func_exit() {}
+CUDA_HOOK __tsan_vptr_update(void **, void *) {}
+CUDA_HOOK __tsan_vptr_read(void **) {}
 
 #endif

@@ -28,6 +28,9 @@ __all__ = [
     "unknown_parameters",
 ]
 
+Fit = Callable[..., bytes]
+"""(task, rows, seed, **parameters) -> ONNX bytes."""
+
 RECIPES: Mapping[str, str] = {
     "cnn": "cnn.cnn",
     "constant": "constant.constant",
@@ -44,9 +47,9 @@ RECIPES: Mapping[str, str] = {
 """Name -> module and function in this package."""
 
 
-def _function(recipe: str) -> Callable[..., bytes]:
+def _function(recipe: str) -> Fit:
     module, _, name = RECIPES[recipe].partition(".")
-    found: Callable[..., bytes] = getattr(import_module(f"{__name__}.{module}"), name)
+    found: Fit = getattr(import_module(f"{__name__}.{module}"), name)
     return found
 
 

@@ -16,8 +16,6 @@ MAX_DIFFERENCE = 1e-5
 """The file's scores may differ by so much from the library's (single against double precision)."""
 PARITY_ROWS = 4096
 
-Fit = Callable[..., bytes]
-"""(task, rows, seed, **parameters) -> ONNX bytes."""
 Library = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 """Encoded rows (n, features) -> P(1) of each, as the library that trained the model says it."""
 
