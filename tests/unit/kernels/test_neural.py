@@ -8,7 +8,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import kernels
@@ -70,6 +70,8 @@ CALLS: dict[str, Callable[[Any, Any], tuple[Any, Any]]] = {
     st.lists(st.integers(1, 40), min_size=1, max_size=3),
     st.booleans(),
 )
+@example("layer_norm", np.float32, [40, 40, 2], False)
+@example("layer_norm", np.float32, [40, 40, 2], True)
 def test_any_shape_on_any_device(call: str, dtype: Any, shape: list[int], device: bool) -> None:
     x, vector = values(tuple(shape), dtype, 3), values((shape[-1],), dtype, 4)
     try:
@@ -110,6 +112,17 @@ def test_a_large_mean_costs_layer_norm_no_digits(runtime: Runtime, columns: int)
     sent = map(runtime.send, (x, ones, zeros))
     found = gpu.layer_norm(runtime, *sent).get()
     assert np.allclose(found, reference.layer_norm(x, ones, zeros), atol=2e-3)
+
+
+@pytest.mark.parametrize("columns", [2, 7, 500, 4099])
+def test_almost_equal_numbers_keep_their_digits(runtime: Runtime, columns: int) -> None:
+    """Their mean's last digit is a hundredth of what sets them apart."""
+    x = (-2.4 - 1e-5 * np.random.default_rng(0).normal(size=(40, columns))).astype(np.float32)
+    ones, zeros = np.ones(columns, np.float32), np.zeros(columns, np.float32)
+    want = reference.layer_norm(x, ones, zeros)
+    found = gpu.layer_norm(runtime, *map(runtime.send, (x, ones, zeros))).get()
+    close(found, want, np.float32)
+    close(kernels.layer_norm(x, ones, zeros), want, np.float32)
 
 
 def test_a_constant_row_is_the_bias(in_use: kernels.Device) -> None:
