@@ -41,7 +41,7 @@ def layer_norm(x: Array, weight: Array, bias: Array, epsilon: float) -> Array:
     for rows in _row_chunks(x):
         values = _single(x[rows])
         apart = values - values.mean(axis=1, keepdims=True)
-        apart -= apart.mean(axis=1, keepdims=True)  # what rounding took from the mean, which equal numbers show
+        apart -= apart.mean(axis=1, keepdims=True)  # what rounding took from the mean
         variance = (apart * apart).mean(axis=1, keepdims=True)
         apart *= 1 / np.sqrt(variance + np.float32(epsilon))
         out[rows] = apart * _single(weight) + _single(bias)
