@@ -2,6 +2,9 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile
+# Many processes start here, each with thousands of modules: their bytecode is kept, also where the environment (as
+# images of containers do) says that it is not to be.
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help install dev demo test unit check format docs proto benchmark lock clean

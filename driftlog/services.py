@@ -30,6 +30,15 @@ EXTRA = tuple(f"{name}-{number}" for name in ("windows", "serving") for number i
 """More members of the window workers' group (DRIFTLOG_WINDOW_WORKERS), on the ports after 18006, and more
 serving replicas (DRIFTLOG_SERVING_REPLICAS), on 18100, 18102 and so on."""
 
+_ENVIRONMENT = {
+    # Small matrices: threads that spin for each other cost more than they bring on few cores.
+    "OMP_NUM_THREADS": "2",
+    "OPENBLAS_NUM_THREADS": "1",
+    "PYTHONUNBUFFERED": "1",
+    # Thousands of modules each: compiled once, also where an image says that bytecode is not kept.
+    "PYTHONDONTWRITEBYTECODE": "",
+}
+
 
 def service_table(
     settings: Settings,
@@ -104,8 +113,7 @@ def _own(
         # Slow is not dead: only a service that says nothing for a minute is started anew.
         healthy=partial(answers, url + ALIVE.get(group, "/metrics")),
         unhealthy_after_s=60.0,
-        # Small matrices: threads that spin for each other cost more than they bring on few cores.
-        env={"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
+        env=_ENVIRONMENT,
         depends_on=depends_on,
         ports=(port,),
     )
