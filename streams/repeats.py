@@ -11,10 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infra.jit import compiled
+from schemas.columnar.memory import prefetch
 from streams.store.hashing import key_hash
 
 SPAN = 1 << 17
 """Records a generation: between one and two of them is how far back a repeat is recognised."""
+
+_SEVEN = np.uint64(7)
+_AHEAD = 16
+"""Rows by which a place in the tables is asked for before it is needed: they do not fit into the cache."""
 
 Ids = NDArray[np.uint64]
 
@@ -58,11 +63,17 @@ class Repeats:
 
 @compiled
 def _mark(ids: Ids, young: Ids, old: Ids, fresh: NDArray[np.bool_]) -> None:
-    mask = np.uint64(len(young) - 1)
-    one = np.uint64(1)
-    for row in range(len(ids)):
-        key = key_hash(ids[row, 0], ids[row, 1]) | one  # 0 marks an empty place
-        place = key >> np.uint64(7) & mask
+    mask, one, rows = np.uint64(len(young) - 1), np.uint64(1), len(ids)
+    keys = np.empty(rows, np.uint64)
+    for row in range(rows):
+        keys[row] = key_hash(ids[row, 0], ids[row, 1]) | one  # 0 marks an empty place
+    for row in range(rows):
+        if row + _AHEAD < rows:
+            ahead = 8 * np.int64(keys[row + _AHEAD] >> _SEVEN & mask)
+            prefetch(young.ctypes.data + ahead)
+            prefetch(old.ctypes.data + ahead)
+        key = keys[row]
+        place = key >> _SEVEN & mask
         known = False
         at = place
         while old[at] != 0:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core.cgutils import raw_memcpy
+from numba.core.cgutils import get_or_insert_function, raw_memcpy
 from numba.extending import intrinsic
 
 
@@ -103,3 +103,23 @@ def _copier() -> Any:
 
 copy: Callable[[int, int, int], None] = _copier()
 """copy(target, source, size): so many bytes from one address to another; they must not overlap."""
+
+
+def _prefetcher() -> Any:
+    def fetch(typing: Any, address: Any) -> Any:  # noqa: ARG001
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ARG001
+            number, pointer = ir.IntType(32), ir.IntType(8).as_pointer()
+            kind = ir.FunctionType(ir.VoidType(), [pointer, number, number, number])
+            function = get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")  # type: ignore[no-untyped-call]
+            # To be written, into every level of the cache, as data.
+            how = [ir.Constant(number, value) for value in (1, 3, 1)]
+            builder.call(function, [builder.inttoptr(arguments[0], pointer), *how])
+            return context.get_dummy_value()
+
+        return types.void(types.int64), generate
+
+    return intrinsic(fetch)
+
+
+prefetch: Callable[[int], None] = _prefetcher()
+"""Begin to bring the cache line at an address: what a random access would wait for. It need not be one's own."""
