@@ -122,4 +122,4 @@ def _prefetcher() -> Any:
 
 
 prefetch: Callable[[int], None] = _prefetcher()
-"""Begin to bring the cache line at an address: what a random access would wait for. It need not be one's own."""
+"""Begin to bring the cache line at an address, which a random access would wait for; any address will do."""
