@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infra.jit import compiled
-from schemas.columnar.memory import prefetch
+from schemas.columnar.memory import prefetch, signed
 from streams.store.hashing import key_hash
 
 SPAN = 1 << 17
@@ -64,14 +64,15 @@ class Repeats:
 @compiled
 def _mark(ids: Ids, young: Ids, old: Ids, fresh: NDArray[np.bool_]) -> None:
     mask, one, rows = np.uint64(len(young) - 1), np.uint64(1), len(ids)
+    young_at, old_at = signed(np.uint64(young.ctypes.data)), signed(np.uint64(old.ctypes.data))
     keys = np.empty(rows, np.uint64)
     for row in range(rows):
         keys[row] = key_hash(ids[row, 0], ids[row, 1]) | one  # 0 marks an empty place
     for row in range(rows):
         if row + _AHEAD < rows:
-            ahead = 8 * np.int64(keys[row + _AHEAD] >> _SEVEN & mask)
-            prefetch(young.ctypes.data + ahead)
-            prefetch(old.ctypes.data + ahead)
+            ahead = 8 * signed(keys[row + _AHEAD] >> _SEVEN & mask)
+            prefetch(young_at + ahead)
+            prefetch(old_at + ahead)
         key = keys[row]
         place = key >> _SEVEN & mask
         known = False
