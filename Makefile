@@ -2,12 +2,13 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile
+ROUNDS ?= 1
 # Many processes start here, each with thousands of modules: their bytecode is kept, also where the environment (as
 # images of containers do) says that it is not to be.
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev demo test unit check format docs proto benchmark lock clean
+.PHONY: help install dev demo test unit fuzz check format docs proto benchmark lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -25,6 +26,11 @@ test: dev ## All tests (unit, simulation, real Kafka, end to end)
 
 unit: dev ## Only the tests that start no server
 	$(BIN)/python -m pytest $(PARALLEL) tests/unit tests/simulation
+
+fuzz: dev ## The property tests again, with new random examples each time (make fuzz ROUNDS=10)
+	for round in $$(seq $(ROUNDS)); do \
+	  $(BIN)/python -m pytest -q $(PARALLEL) -m hypothesis --hypothesis-profile search tests/unit tests/simulation || exit 1; \
+	done
 
 check: dev ## Lint, types, import directions
 	$(BIN)/ruff check .

@@ -291,7 +291,7 @@ def test_up_twice_a_killed_supervisor_up_again_and_down(own: Settings) -> None:
 
     append(own, "kept", 1)
     daemon.kill()
-    daemon.wait(10)
+    daemon.wait(30)
     assert not lifecycle.is_up(own)
     assert {name: pid_of(own, name) for name in BROKERS} == before, "brokers run on without it"
     states = {item.name: item.state for item in lifecycle.status(own)}
@@ -306,7 +306,7 @@ def test_up_twice_a_killed_supervisor_up_again_and_down(own: Settings) -> None:
     assert sorted(n for numbers in logged(own, "kept").values() for n in numbers) == [1, 2]
 
     assert lifecycle.stop(own) == 4
-    assert daemon.wait(10) == 0
+    assert daemon.wait(30) == 0
     check_free([*own.broker_ports])
     assert records.strays(own) == [] and lifecycle.status(own) == []
 

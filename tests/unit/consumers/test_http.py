@@ -189,7 +189,7 @@ def test_lag_waits_until_what_was_written_before_is_stored(
     store.start()
     began = time.monotonic()
     assert http.get("/lag", params={"wait": "30"}, timeout=40).json()["caught_up"] is True
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 25
 
 
 def test_metrics_show_the_lag_of_each_partition(service: Service, http: httpx.Client) -> None:

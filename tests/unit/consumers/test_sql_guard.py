@@ -154,7 +154,7 @@ def test_a_long_query_is_judged_in_seconds(sql: str) -> None:
     began = time.process_time()
     with contextlib.suppress(RefusedQuery):
         check(sql)
-    assert time.process_time() - began < 8
+    assert time.process_time() - began < 20
 
 
 _WORDS = sorted(

@@ -192,7 +192,7 @@ def test_what_a_killed_supervisor_left_is_stopped_and_strangers_are_not(settings
         reaper = threading.Thread(target=orphan.wait)
         reaper.start()
         clear_leftovers(settings)
-        reaper.join(5)
+        reaper.join(30)
         assert orphan.returncode is not None
         assert bystander.poll() is None, "another process had taken over the recorded id"
         assert list(records.run_folder(settings).glob("*.json")) == []
@@ -240,7 +240,7 @@ def test_waiting_ends_with_the_reason_when_the_supervisor_does(settings: Setting
     settings.logs.mkdir(parents=True)
     (settings.logs / "supervisor.log").write_text("port 1 is taken by init (pid 1)\n", "utf-8")
     with pytest.raises(InfraError, match="the supervisor ended: port 1 is taken by init"):
-        lifecycle.wait_ready(settings, timeout_s=5)
+        lifecycle.wait_ready(settings, timeout_s=30)
 
 
 def test_waiting_ends_when_a_service_does_not_stay_up(
@@ -279,7 +279,7 @@ run_foreground(Settings(home=home, cache=home / "cache"), [service])
     eventually(lambda: lifecycle.is_up(settings))
     began = time.monotonic()
     assert lifecycle.stop(settings) >= 1
-    assert daemon.wait(5) == 0 and time.monotonic() - began < 20
+    assert daemon.wait(30) == 0 and time.monotonic() - began < 20
     assert not lifecycle.is_up(settings) and records.strays(settings) == []
 
 

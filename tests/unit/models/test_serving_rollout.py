@@ -135,7 +135,7 @@ async def test_a_shadow_without_a_log_costs_the_caller_nothing() -> None:
     log.broken = True
     await served.shadows.settle()
     log.broken = False
-    answer = await asyncio.wait_for(served.predict("flights", body(2)), 5)
+    answer = await asyncio.wait_for(served.predict("flights", body(2)), 60)
     assert len(answer["predictions"]) == 2
 
 
