@@ -1,7 +1,8 @@
 # Two commands: `make demo` shows the whole loop on real data, `make test` runs every test.
 PYTHON ?= python3.11
 BIN := .venv/bin
-PARALLEL := -n auto --maxprocesses 4 --dist loadfile
+# The longest files first, which those of the simulation are: else one core waits for them at the end.
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 ROUNDS ?= 1
 # Many processes start here, each with thousands of modules: their bytecode is kept, also where the environment (as
 # images of containers do) says that it is not to be.
@@ -21,15 +22,15 @@ demo: install ## The main job: the whole loop on a year of flights, a broker kil
 	$(BIN)/driftlog demo
 
 test: dev ## All tests (unit, simulation, real Kafka, end to end)
-	$(BIN)/python -m pytest $(PARALLEL) tests/unit tests/simulation
+	$(BIN)/python -m pytest $(PARALLEL) tests/simulation tests/unit
 	$(BIN)/python -m pytest --durations 15 tests/integration tests/e2e
 
 unit: dev ## Only the tests that start no server
-	$(BIN)/python -m pytest $(PARALLEL) tests/unit tests/simulation
+	$(BIN)/python -m pytest $(PARALLEL) tests/simulation tests/unit
 
 fuzz: dev ## The property tests again, with new random examples each time (make fuzz ROUNDS=10)
 	for round in $$(seq $(ROUNDS)); do \
-	  $(BIN)/python -m pytest -q $(PARALLEL) -m hypothesis --hypothesis-profile search tests/unit tests/simulation || exit 1; \
+	  $(BIN)/python -m pytest -q $(PARALLEL) -m hypothesis --hypothesis-profile search tests/simulation tests/unit || exit 1; \
 	done
 
 check: dev ## Lint, types, import directions
