@@ -6,7 +6,8 @@ import json
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 
 from confluent_kafka import KafkaException
 
@@ -15,7 +16,7 @@ from infra.settings import HOST, Settings
 from models.registry import Registry
 from models.serving.guards.access import AccessKeys
 from schemas.catalogue import predictions_topic
-from streams import log
+from streams import log, replay
 from streams.app import CONTROL_GROUP, WINDOWS_GROUP, WORKER_GROUP, outcomes_group
 from streams.fold import Fold
 from streams.folds import control_folds, outcome_folds, worker_folds
@@ -41,20 +42,23 @@ def live_folds(settings: Settings, tasks: Sequence[Task]) -> dict[str, list[Fold
     }
 
 
-def lags(settings: Settings, tasks: Sequence[Task]) -> Lags:
-    """Records that each reader has not finished; -1 where unknown."""
+def lags(settings: Settings, tasks: Sequence[Task], ends: log.Offsets) -> Lags:
+    """Records up to `ends` that each reader has not finished; -1 where unknown."""
     found = {"history": history_lag(settings)}
     for group, driven in live_folds(settings, tasks).items():
-        topics = sorted({topic for fold in driven for topic in fold.topics})
-        found[group.removeprefix("driftlog-")] = _group_lag(settings, group, topics)
-    predictions = [predictions_topic(task.name) for task in tasks]
-    found["windows"] = _group_lag(settings, WINDOWS_GROUP, predictions)
+        topics = {topic for fold in driven for topic in fold.topics}
+        found[group.removeprefix("driftlog-")] = _group_lag(settings, group, topics, ends)
+    predictions = {predictions_topic(task.name) for task in tasks}
+    found["windows"] = _group_lag(settings, WINDOWS_GROUP, predictions, ends)
     return found
 
 
 def history_lag(settings: Settings) -> int:
-    """End of the log minus what ClickHouse holds, over all topics; -1 if the history does not answer."""
-    url = f"http://{HOST}:{settings.port(settings.history_base)}/lag"
+    """What ClickHouse lacks, over all topics, of what the log holds now; -1 if the history does not answer.
+
+    It is given a second to get there: while events keep coming, it is always a little behind them.
+    """
+    url = f"http://{HOST}:{settings.port(settings.history_base)}/lag?wait=1"
     try:
         with urllib.request.urlopen(url, timeout=15) as answer:
             return int(json.load(answer)["lag"])
@@ -62,17 +66,16 @@ def history_lag(settings: Settings) -> int:
         return -1
 
 
-def _group_lag(settings: Settings, group: str, topics: Sequence[str]) -> int:
+def _group_lag(settings: Settings, group: str, topics: Collection[str], ends: log.Offsets) -> int:
+    mine = {key: end for key, end in ends.items() if key[0] in topics}
     consumer = log.make_consumer(settings.bootstrap, group)
     try:
-        partitions = log.partitions_of(consumer, topics)
-        ends = log.end_offsets(consumer, partitions)
-        committed = log.committed_offsets(consumer, partitions)
+        committed = log.committed_offsets(consumer, list(mine))
     except (LogUnavailable, KafkaException):
         return -1
     finally:
         consumer.close()
-    return sum(max(0, end - committed[key]) for key, end in ends.items())
+    return sum(max(0, end - committed[key]) for key, end in mine.items())
 
 
 def wait_settled(
@@ -81,13 +84,21 @@ def wait_settled(
     timeout_s: float = 120.0,
     on_wait: Callable[[Lags], None] = lambda lags: None,
 ) -> None:
-    """Until every reader has finished the log as it stands; raises InfraError when the time is over."""
+    """Until every reader has finished what the log holds now, whatever else comes meanwhile.
+
+    Raises InfraError when the time is over.
+    """
     deadline = time.monotonic() + timeout_s
+    topics = [topic.name for topic in log.all_topics(settings, tasks)]
+    ends: log.Offsets | None = None
     while True:
-        found = lags(settings, tasks)
+        with suppress(LogUnavailable, KafkaException):
+            ends = ends or replay.ends(settings.bootstrap, topics)
+        found = lags(settings, tasks, ends) if ends else {"the log": -1}
         if not any(found.values()):
             return
-        on_wait(found)
+        if ends:
+            on_wait(found)
         if time.monotonic() > deadline:
             behind = ", ".join(f"{name} {lag}" for name, lag in found.items() if lag)
             raise InfraError(f"still behind the log after {timeout_s:.0f} s (records): {behind}")

@@ -210,6 +210,13 @@ def test_state_as_of_a_moment_is_the_same_each_time(system: System) -> None:
     assert once != system.ok("replay", "--to", "2013-01-11T00:00:00Z", "--json")
 
 
+def test_a_busy_system_equals_its_log(system: System) -> None:
+    producing, asking = system.start_steady("produce", 20), system.start_steady("ask", 20)
+    checks = system.ok("replay", "--verify")
+    assert "DIFFERS" not in checks and "history state_hashes" in checks
+    assert finish(producing)["acknowledged"] and finish(asking)["answered"]
+
+
 def test_sigkill_of_every_service_in_the_middle_of_work(system: System) -> None:
     producing = system.start_steady("produce", 25)
     asking = system.start_steady("ask", 25)
