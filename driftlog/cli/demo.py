@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def demo(
-    until: Annotated[str, typer.Option("--until", help="Event time to play up to.")] = "2013-02-20",
+    until: Annotated[str, typer.Option("--until", help="Event time to play up to.")] = "2013-02-14",
     kill_at: Annotated[
         str, typer.Option("--kill-at", help="Event time at which a broker is killed.")
     ] = "2013-01-29",
