@@ -21,8 +21,7 @@ dev: .venv/.dev ## The same with the test tools
 demo: install ## The main job: the whole loop on a year of flights, a broker killed on the way
 	$(BIN)/driftlog demo
 
-test: dev ## All tests (unit, simulation, real Kafka, end to end)
-	$(BIN)/python -m pytest $(PARALLEL) tests/simulation tests/unit
+test: unit ## All tests (unit, simulation, real Kafka, end to end)
 	$(BIN)/python -m pytest --durations 15 tests/integration tests/e2e
 
 unit: dev ## Only the tests that start no server

@@ -71,7 +71,7 @@ def _group_lag(settings: Settings, group: str, topics: Collection[str], ends: lo
     consumer = log.make_consumer(settings.bootstrap, group)
     try:
         committed = log.committed_offsets(consumer, list(mine))
-    except (LogUnavailable, KafkaException):
+    except KafkaException:
         return -1
     finally:
         consumer.close()
@@ -83,14 +83,14 @@ def wait_settled(
     tasks: Sequence[Task],
     timeout_s: float = 120.0,
     on_wait: Callable[[Lags], None] = lambda lags: None,
+    ends: log.Offsets | None = None,
 ) -> None:
-    """Until every reader has finished what the log holds now, whatever else comes meanwhile.
+    """Until every reader has finished the log up to `ends` (default: as it ends now), whatever else comes.
 
     Raises InfraError when the time is over.
     """
     deadline = time.monotonic() + timeout_s
     topics = [topic.name for topic in log.all_topics(settings, tasks)]
-    ends: log.Offsets | None = None
     while True:
         with suppress(LogUnavailable, KafkaException):
             ends = ends or replay.ends(settings.bootstrap, topics)

@@ -122,10 +122,11 @@ def check_stores(
     groups: list[list[Fold]] = [[ledger]]
     groups += [[fold] for fold in features.values()]
     found = rebuild_all(plan, groups, on_progress=on_progress)
-    wait_settled(settings, tasks)  # here every reader has come to the ends at least
+    wait_settled(settings, tasks, ends=ends)
     checks = _check_history(settings, found.states[ledger.name].topics, topics, ends)
+    store = OnlineStore(settings.redis, tasks)
     for task, fold in features.items():
-        stored = OnlineStore(settings.redis, tasks).content(task)
+        stored = store.content(task)
         expected = expected_content(found.states[fold.name])
         moved = _changed_since(settings, codec, fold, found.states[fold.name], ends)
         expected, stored = (
@@ -171,8 +172,7 @@ def _check_history(
     for topic in topics:
         count, total = logged.get(topic, (0, 0))
         table = table_of(topic)
-        partitions = range(sum(key[0] == topic for key in ends))
-        before = [ends[topic, partition] for partition in partitions]
+        before = [end for (name, _), end in sorted(ends.items()) if name == topic]
         rows = client.query(
             f"SELECT event_id FROM {table} FINAL"  # noqa: S608
             f" WHERE _offset < arrayElement({before or [0]}, _partition + 1)"
