@@ -1,11 +1,11 @@
-"""Says what is due, then commits the progress behind it: in a thread of its own, so that reading goes on."""
+"""Says what is due in a thread of its own, so that reading goes on; tells how far may then be committed."""
 
 from __future__ import annotations
 
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -16,7 +16,7 @@ P = TypeVar("P")
 
 QUEUED = 64
 """Batches on their way at most: nobody reads faster than what follows is acknowledged."""
-COMMIT_SECONDS = 0.25
+WAIT_SECONDS = 0.1
 LINGER_SECONDS = 0.25
 """So long an append waits at most for more: small ones cost the brokers more than large reads."""
 QUIET_SECONDS = 0.01
@@ -33,12 +33,17 @@ class Said(Generic[P]):
 
 
 class Emitter(Generic[P]):
-    """First the log has the events, then the progress is committed; a crash in between repeats the events."""
+    """First the log has the events, then the progress is there to be committed.
 
-    def __init__(self, writer: LogWriter, commit: Callable[[Mapping[Partition, P]], None]) -> None:
+    It commits nothing itself: what keeps the progress belongs to the owner's thread (see Membership). A crash
+    in between repeats the events.
+    """
+
+    def __init__(self, writer: LogWriter) -> None:
         self._writer = writer
-        self._commit = commit
         self._queue: queue.Queue[Said[P] | threading.Event] = queue.Queue(QUEUED)
+        self._lock = threading.Lock()
+        self._due: dict[Partition, P] = {}
         self._closing = threading.Event()
         self._error: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="emitter", daemon=True)
@@ -55,12 +60,20 @@ class Emitter(Generic[P]):
         raise self._error
 
     def flush(self) -> None:
-        """Until everything put so far is in the log and committed; raises what went wrong."""
+        """Until everything put so far is in the log; raises what went wrong."""
         done = threading.Event()
         self.put(done)
         while not done.wait(0.5):
             if self._error is not None:
                 raise self._error
+
+    def take_due(self) -> dict[Partition, P]:
+        """Progress behind which all is in the log, new since the last call; raises what went wrong."""
+        if self._error is not None:
+            raise self._error
+        with self._lock:
+            due, self._due = self._due, {}
+        return due
 
     def close(self) -> None:
         """Finishes what was put, unless the log is away."""
@@ -68,31 +81,25 @@ class Emitter(Generic[P]):
         self._thread.join()
 
     def _run(self) -> None:
-        due: dict[Partition, P] = {}
-        committed_at = time.monotonic()
         try:
             while not (self._closing.is_set() and self._queue.empty()):
                 batch = self._take()
-                waiting = [item for item in batch if isinstance(item, threading.Event)]
                 said = [item for item in batch if isinstance(item, Said)]
                 # Window by window: partitions that were read one after the other are judged together.
                 events = sorted((event for item in said for event in item.events), key=_time)
                 self._writer.insist(events, self._closing)
-                due.update({item.partition: item.progress for item in said})
-                rested = time.monotonic() - committed_at > COMMIT_SECONDS
-                if due and (rested or waiting or self._closing.is_set()):
-                    self._commit(due)
-                    due.clear()
-                    committed_at = time.monotonic()
-                for done in waiting:
-                    done.set()
-        except Exception as error:  # the owner's next put or flush raises it
+                with self._lock:
+                    self._due.update({item.partition: item.progress for item in said})
+                for item in batch:
+                    if isinstance(item, threading.Event):
+                        item.set()
+        except Exception as error:  # the owner's next call raises it
             self._error = error
 
     def _take(self) -> list[Said[P] | threading.Event]:
         """What comes until nothing comes any more, or LINGER_SECONDS after the first."""
         batch: list[Said[P] | threading.Event] = []
-        wait, until = COMMIT_SECONDS / 2, float("inf")
+        wait, until = WAIT_SECONDS, float("inf")
         try:
             while len(batch) < QUEUED:
                 batch.append(self._queue.get(timeout=wait))

@@ -7,7 +7,6 @@ soon as it is assigned, and whoever owns it reads it with a client of its own.
 from __future__ import annotations
 
 import atexit
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -84,8 +83,9 @@ class Change:
 class Membership:
     """A member of `group`, from the construction to `close()`.
 
-    `on_change` is called by `poll` and `close`, in the thread that calls them. What it raises comes
-    out of that call, after the change was answered. All other methods may be called from any thread.
+    For one thread: the client does one call at a time, so while `poll` or `close` is in `on_change`, a call
+    from another thread waits, and an `on_change` that waits for that one waits forever. What `on_change`
+    raises comes out of `poll` or `close`, after the change was answered.
     """
 
     def __init__(
@@ -99,7 +99,6 @@ class Membership:
         """`settings` are librdkafka's, over MEMBER_SETTINGS."""
         self._group = group
         self._on_change = on_change
-        self._lock = threading.Lock()
         self._owned: dict[Partition, str] = {}  # with the member id under which it was gained
         self._raised: Exception | None = None
         self._consumer = Consumer(
@@ -137,8 +136,7 @@ class Membership:
 
     def owned(self) -> set[Partition]:
         """The partitions that this member owns, as of the last poll."""
-        with self._lock:
-            return set(self._owned)
+        return set(self._owned)
 
     def committed(self, partitions: Iterable[Partition]) -> dict[Partition, tuple[int, str]]:
         """The group's committed (offset, metadata); 0 and "" where nothing is. Raises LogUnavailable."""
@@ -183,8 +181,7 @@ class Membership:
         # Brokers know generations, not partitions; and a client that was thrown out of the group sends
         # no generation at all, which an empty group takes. Both are answered here.
         member = self._consumer.memberid()
-        with self._lock:
-            mine = {key for key, gained_as in self._owned.items() if gained_as == member}
+        mine = {key for key, gained_as in self._owned.items() if gained_as == member}
         foreign = offsets.keys() - mine
         if foreign:
             raise Fenced(f"this member of {self._group} does not own {sorted(foreign)} any more")
@@ -218,8 +215,7 @@ class Membership:
         consumer.pause(given)
         keys = _keys(given)
         member = consumer.memberid()
-        with self._lock:
-            self._owned.update(dict.fromkeys(keys, member))
+        self._owned.update(dict.fromkeys(keys, member))
         self._tell(Change(gained=keys))
 
     def _revoke(self, consumer: Consumer, taken: list[TopicPartition]) -> None:
@@ -237,9 +233,8 @@ class Membership:
         self._drop(keys)
 
     def _drop(self, keys: Set[Partition]) -> None:
-        with self._lock:
-            for key in keys:
-                self._owned.pop(key, None)
+        for key in keys:
+            self._owned.pop(key, None)
 
     def _tell(self, change: Change) -> None:
         # An exception would leave the client's callback half done: it is raised from poll or close.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -34,6 +34,7 @@ HASH_SECONDS = 5.0
 LOOK_SECONDS = 1.0
 """How often to look for the registration of a version that rows wait for."""
 IDLE_SECONDS = 0.02
+COMMIT_SECONDS = 0.25
 
 OnBad = Callable[[log.Partition, Sequence[Bad]], None]
 
@@ -79,7 +80,8 @@ class WindowWorker:
         self._membership = Membership(
             bootstrap, group, sorted(self._tasks), self._changed, **static
         )
-        self._emitter = Emitter(log.LogWriter(bootstrap, codec), self._commit)
+        self._emitter: Emitter[Progress] = Emitter(log.LogWriter(bootstrap, codec))
+        self._committed_at = 0.0
         self.began = 0.0
         """When the first records came (time.monotonic); 0: not yet."""
         self.owned: dict[log.Partition, Owned] = {}
@@ -97,8 +99,9 @@ class WindowWorker:
             for worker in workers:
                 worker.start()
             while not stop.is_set() and self._failed is None:
-                # The client does one call at a time: a poll that waits would keep commits waiting.
                 self._membership.poll(0.0)
+                if time.monotonic() - self._committed_at > COMMIT_SECONDS:
+                    self._commit()
                 stop.wait(IDLE_SECONDS)
         finally:
             done.set()
@@ -120,6 +123,7 @@ class WindowWorker:
                     self._reader.revoke(*key)
         if change.revoked and self._failed is None:
             self._emitter.flush()
+            self._commit()
         for key, committed in self._membership.committed(change.gained).items():
             topic, partition = key
             progress = Progress.of(*committed)
@@ -130,11 +134,15 @@ class WindowWorker:
             self.owned[key] = Owned(run)
             logger.info("partition gained", partition=key, begin=run.begin, stated=progress.stated)
 
-    def _commit(self, due: Mapping[log.Partition, Progress]) -> None:
+    def _commit(self) -> None:
+        """What the log has by now, of what is still ours."""
+        owned = self._membership.owned()
+        due = {key: said for key, said in self._emitter.take_due().items() if key in owned}
         try:
-            self._membership.commit({k: (p.stated, p.metadata) for k, p in due.items()})
+            self._membership.commit({key: (p.stated, p.metadata) for key, p in due.items()})
         except Fenced as error:  # somebody else goes on from the last commit, and says the same
             logger.warning("not committed: partitions were taken over", error=str(error))
+        self._committed_at = time.monotonic()
 
     def _work(self, done: threading.Event) -> None:
         try:

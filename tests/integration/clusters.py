@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -107,8 +108,11 @@ def pid_of(settings: Settings, name: str) -> int:
 def eventually(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
     """Wait for a condition; fails the test if it does not come true."""
     waiting = threading.Event()
-    for _ in range(int(timeout_s / 0.05)):
-        if condition():
-            return
+    until = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > until:
+            break
         waiting.wait(0.05)
+    else:
+        return
     raise AssertionError(f"it did not happen within {timeout_s:g} s")

@@ -44,16 +44,26 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
         yield settings
 
 
-def assert_scores_come(stream: Stream, timeout_s: float = 120) -> None:
+def assert_scores_come(stream: Stream, parts: Services, timeout_s: float = 120) -> None:
     """The newest scores in the log are those of what was sent: none is missing, none counts twice."""
     truth = stream.truth()
 
-    def settled() -> bool:
-        return {key: score["count"] for key, score in stream.scores().items()}.items() >= {
-            key: score["count"] for key, score in truth.items()
-        }.items()
+    def counts_off() -> dict[tuple[str, int, str], tuple[object, object]]:
+        found = stream.scores()
+        return {
+            key: (found.get(key, {}).get("count"), score["count"])
+            for key, score in truth.items()
+            if found.get(key, {}).get("count") != score["count"]
+        }
 
-    eventually(settled, timeout_s)
+    try:
+        eventually(lambda: not counts_off(), timeout_s)
+    except AssertionError as error:
+        off = counts_off()
+        few = dict(sorted(off.items())[:12])
+        raise AssertionError(
+            f"{len(off)} of {len(truth)} counts are off (found, sent): {few}\n{parts.told()}"
+        ) from error
     found = stream.scores()
     for key, score in truth.items():
         assert found[key] == pytest.approx(score, abs=1e-9), key
@@ -75,7 +85,7 @@ def test_killed_at_random_points_under_load_the_scores_stay_the_same(
         parts.start("windows")
     load.stop()
     stream.close()
-    assert_scores_come(stream)
+    assert_scores_come(stream, parts)
     said = stream.statements()
     repeated = sum(said.values()) - len(said)
     print(f"{KILLS} kills: {len(stream.sent)} events and {stream.repeats} repeats,"
@@ -91,14 +101,15 @@ def test_workers_that_join_and_die_change_no_score(
         parts.start(name)
     load = Load(stream)
     load.start()
-    time.sleep(10)
+    eventually(lambda: bool(parts.gained("windows-2")), 40)  # less than members are waited for
+    before = parts.gained("windows")
     parts.kill("windows-2")  # its partitions are taken over after the session timeout
-    time.sleep(8)
+    eventually(lambda: parts.gained("windows") > before, 40)
     parts.start("windows-3")
-    time.sleep(6)
+    eventually(lambda: bool(parts.gained("windows-3")), 40)
     load.stop()
     stream.close()
-    assert_scores_come(stream)
+    assert_scores_come(stream, parts)
 
 
 def test_a_replay_of_the_windows_has_the_fingerprints_that_the_worker_stated(

@@ -81,12 +81,15 @@ class Stream:
         self._writer.append(batch + again)
 
     def close(self) -> None:
-        """An event far ahead in each partition: all windows before it close."""
-        taken: set[int] = set()
-        while len(taken) < PARTITIONS:
-            event = self._prediction(self._now + 40 * WIDTH_MS)
-            (position,) = self._writer.append([event])
-            taken.add(position.partition)
+        """Events far ahead in each partition, twice: all windows before them close, and each partition has
+        stated one after them, so that a last window which few partitions have rows in is judged, too.
+        """
+        for ahead in (40, 80):
+            taken: set[int] = set()
+            while len(taken) < PARTITIONS:
+                event = self._prediction(self._now + ahead * WIDTH_MS)
+                (position,) = self._writer.append([event])
+                taken.add(position.partition)
 
     def truth(self) -> dict[tuple[str, int, str], dict[str, float]]:
         """Of each window and column: rows and distances, by NumPy from what was sent."""
@@ -220,6 +223,16 @@ class Services:
         assert process.poll() is None, f"{name} had ended by itself with {process.returncode}"
         process.kill()
         process.wait()
+
+    def gained(self, name: str) -> int:
+        """How often a worker was given a partition, as it says."""
+        return (self._log / f"{name}.log").read_text().count("partition gained")
+
+    def told(self) -> str:
+        """The last words of each service, and which of them still run."""
+        ended = {name: process.poll() for name, process in self.running.items()}
+        logs = {path.stem: path.read_text()[-3_000:] for path in sorted(self._log.glob("*.log"))}
+        return "\n".join([f"exit codes: {ended}", *(f"--- {n}\n{t}" for n, t in logs.items())])
 
     def stop(self) -> None:
         for process in self.running.values():
