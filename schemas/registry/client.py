@@ -37,6 +37,7 @@ class RegistryClient:
 
     def __init__(self, url: str, cache_dir: Path | None = None, timeout_s: float = 12.0) -> None:
         self._url = url.rstrip("/")
+        self._patience_s = timeout_s
         # Ids are a registry's own: what one said must not be taken for the word of another.
         place = urlsplit(self._url).netloc.rpartition("@")[2].replace(":", "-")
         self._cache_dir = cache_dir / place if cache_dir else None
@@ -210,8 +211,11 @@ class RegistryClient:
         return answer
 
     def _ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
-        """Status and JSON of an answer below 500; raises RegistryUnavailable after a few tries."""
-        why = ""
+        """Status and JSON of an answer below 500; raises RegistryUnavailable after a few tries.
+
+        One that is silent is asked once: it has used up the patience of all tries.
+        """
+        why, until = "", time.monotonic() + self._patience_s
         for attempt in range(TRIES):
             try:
                 response = self._http.request(method, path, json=body)
@@ -221,6 +225,8 @@ class RegistryClient:
                 if response.status_code < 500 and response.status_code != 429:
                     return response.status_code, _json(response)
                 why = f"HTTP {response.status_code} {_message(_json(response))}"
+            if time.monotonic() > until:
+                break
             if attempt < TRIES - 1:
                 time.sleep(PAUSES_S[attempt])
         raise RegistryUnavailable(f"schema registry {self._url}: {why}; is it up?")

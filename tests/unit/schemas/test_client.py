@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from pathlib import Path
 
@@ -101,6 +102,19 @@ def test_a_short_failure_is_not_noticed(served: Served) -> None:
     served.answers = [DOWN, (429, {}), DOWN]
     with RegistryClient(served.url) as client:
         assert client.schema_id("s", ONE) == 1
+
+
+def test_a_registry_that_hangs_is_waited_for_once(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as hangs:  # takes connections, never answers
+        url = f"http://127.0.0.1:{hangs.getsockname()[1]}"
+        client = RegistryClient(url, tmp_path, timeout_s=0.2)
+        with client, pytest.raises(RegistryUnavailable, match="is it up"):
+            client.schema_id("s", ONE)
+        hangs.settimeout(5)
+        hangs.accept()[0].close()
+        hangs.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            hangs.accept()
 
 
 def test_the_cache_bridges_a_registry_that_is_down(served: Served, tmp_path: Path) -> None:
