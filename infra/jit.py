@@ -32,11 +32,11 @@ def compiled(function: F) -> F:
         made = numba.njit(**options)(function)
     else:
         if isinstance(made, Dispatcher):  # not where NUMBA_DISABLE_JIT is set
-            made._cache._cache_file = _Files(function, made._cache)
+            made._cache._cache_file = _Files(function, made._cache)  # type: ignore[attr-defined]
     return made
 
 
-class _Files(IndexDataCacheFile):  # type: ignore[misc]
+class _Files(IndexDataCacheFile):
     """One file for each signature, named by all that its machine code follows from.
 
     Numba numbers the files and keeps the numbers in an index: of two processes that compile at once, one may
@@ -46,7 +46,7 @@ class _Files(IndexDataCacheFile):  # type: ignore[misc]
 
     def __init__(self, function: Callable[..., Any], cache: Any) -> None:
         stamp = cache._impl.locator.get_source_stamp()
-        super().__init__(cache.cache_path, cache._impl.filename_base, stamp)
+        super().__init__(cache.cache_path, cache._impl.filename_base, stamp)  # type: ignore[no-untyped-call]
         self._function = function
         self._base = f"{cache._impl.filename_base}."
         self._current = f"{self._base}{_hash(numba.__version__, stamp)}."
@@ -62,14 +62,14 @@ class _Files(IndexDataCacheFile):  # type: ignore[misc]
         return *stamps, *sorted(constants)
 
     def save(self, key: Any, data: Any) -> None:
-        self._save_data(self._name(key), (key, data))
+        self._save_data(self._name(key), (key, data))  # type: ignore[no-untyped-call]
         for path in Path(self._cache_path).glob(f"{glob.escape(self._base)}*.nbc"):
             if not path.name.startswith(self._current):  # the function's file has changed since
                 path.unlink(missing_ok=True)
 
     def load(self, key: Any) -> Any:
         try:
-            stored, data = self._load_data(self._name(key))
+            stored, data = self._load_data(self._name(key))  # type: ignore[no-untyped-call]
         except OSError:
             return None
         return data if stored == key else None
