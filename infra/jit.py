@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import hashlib
-import os
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -57,7 +56,7 @@ class _Files(IndexDataCacheFile):
         sources: set[str] = set()
         constants: set[str] = set()
         _collect(self._function, sources, constants)
-        stats = [(path, os.stat(path)) for path in sorted(sources)]
+        stats = [(path, Path(path).stat()) for path in sorted(sources)]
         stamps = [(path, stat.st_mtime_ns, stat.st_size) for path, stat in stats]
         return *stamps, *sorted(constants)
 
@@ -84,7 +83,7 @@ def _collect(function: Callable[..., Any], sources: set[str], constants: set[str
     if (mark := f"{code.co_filename}:{code.co_firstlineno}") in constants:
         return
     constants.add(mark)
-    if os.path.exists(code.co_filename):
+    if Path(code.co_filename).exists():
         sources.add(code.co_filename)
     else:  # made by exec
         constants.add(_hash(code.co_code, code.co_consts))
