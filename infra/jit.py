@@ -24,6 +24,8 @@ def compiled(function: F) -> F:
     Strict floating point (no reordering): the same inputs give the same bits on any run. Where no folder
     can be written to, each process compiles anew.
     """
+    if function.__closure__:
+        _name_apart(function)
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "boundscheck": False}
     try:
         made: F = numba.njit(cache=True, **options)(function)
@@ -75,6 +77,22 @@ class _Files(IndexDataCacheFile):
 
     def _name(self, key: Any) -> str:
         return f"{self._current}{_hash(key, self._made_of)}.nbc"
+
+
+def _name_apart(function: Callable[..., Any]) -> None:
+    """Closures of one function get names by what they hold.
+
+    Numba tells them apart by the order in which a process compiles them. One that was loaded from disk and
+    one that was compiled here may so get the same symbol, and whoever calls both calls one of them twice.
+    """
+    held: list[Any] = []
+    for cell in function.__closure__ or ():
+        value = cell.cell_contents
+        if isinstance(value, np.ndarray):
+            held.append((value.dtype, value.shape, value.tobytes()))
+        else:
+            held.append(value.py_func.__qualname__ if isinstance(value, Dispatcher) else value)
+    function.__qualname__ += f"_{_hash(held)}"
 
 
 def _collect(function: Callable[..., Any], sources: set[str], constants: set[str]) -> None:

@@ -40,6 +40,27 @@ print(sum(stats.cache_hits.values()), sum(stats.cache_misses.values()))
 """
 
 
+CLOSURES = """
+import sys
+from infra.jit import compiled
+
+def adds(n):
+    @compiled
+    def add(x):
+        return x + n
+    return add
+
+add_1, add_2, add_3 = map(adds, (1, 2, 3))
+
+@compiled
+def all_of_them(x):
+    return add_1(x), add_2(x), add_3(x)
+
+for name in sys.argv[1:]:
+    print(globals()[name](100))
+"""
+
+
 @pytest.fixture
 def sources(tmp_path: Path) -> Path:
     (tmp_path / "caller.py").write_text(CALLER)
@@ -51,12 +72,12 @@ def write_callee(folder: Path, sign: str, step: int) -> None:
     (folder / "callee.py").write_text(CALLEE.format(sign=sign, step=step))
 
 
-def run(folder: Path, *kinds: str) -> list[str]:
-    """Sums as printed, then "hits misses" of the cache."""
+def run(folder: Path, *words: str, script: str = "caller.py") -> list[str]:
+    """What it prints: of the caller sums by kind of number, then "hits misses" of the cache."""
     # Beside the source, whatever this run's own settings say; bytecode would be taken by its second.
     env = {k: v for k, v in os.environ.items() if not k.startswith("NUMBA_")}
     env |= {"PYTHONPATH": f"{folder}:{Path.cwd()}", "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, str(folder / "caller.py"), *kinds]
+    command = [sys.executable, str(folder / script), *words]
     ended = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
     return ended.stdout.splitlines()
 
@@ -88,6 +109,13 @@ def test_a_function_compiled_in_from_another_file_changes_its_callers(
     write_callee(sources, sign, step)
     assert run(sources, "i8") == [expected, "0 1"]
     assert run(sources, "i8") == [expected, "1 0"]
+
+
+def test_closures_that_several_processes_compiled_stay_apart(tmp_path: Path) -> None:
+    (tmp_path / "closures.py").write_text(CLOSURES)
+    assert run(tmp_path, "add_1", script="closures.py") == ["101"]
+    assert run(tmp_path, "add_2", "all_of_them", script="closures.py") == ["102", "(101, 102, 103)"]
+    assert run(tmp_path, "all_of_them", script="closures.py") == ["(101, 102, 103)"]
 
 
 def test_code_of_an_older_source_is_removed(sources: Path) -> None:
