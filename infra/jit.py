@@ -88,10 +88,7 @@ def _name_apart(function: Callable[..., Any]) -> None:
     held: list[Any] = []
     for cell in function.__closure__ or ():
         value = cell.cell_contents
-        if isinstance(value, np.ndarray):
-            held.append((value.dtype, value.shape, value.tobytes()))
-        else:
-            held.append(value.py_func.__qualname__ if isinstance(value, Dispatcher) else value)
+        held.append(value.py_func.__qualname__ if isinstance(value, Dispatcher) else _plain(value))
     function.__qualname__ += f"_{_hash(held)}"
 
 
@@ -120,10 +117,15 @@ def _collect(function: Callable[..., Any], sources: set[str], constants: set[str
             _collect(value.py_func, sources, constants)
         elif hasattr(value, "_defn"):  # an intrinsic
             sources.add(value._defn.__code__.co_filename)
-        elif isinstance(value, bool | int | float | str | bytes | tuple):
-            constants.add(f"{name}={value!r}")
-        elif isinstance(value, np.ndarray):
-            constants.add(f"{name}={_hash(value.dtype, value.shape, value.tobytes())}")
+        elif isinstance(value, bool | int | float | str | bytes | tuple | np.ndarray):
+            constants.add(f"{name}={_hash(_plain(value))}")
+
+
+def _plain(value: Any) -> Any:
+    """What a constant is, with nothing of an array left out as its repr does."""
+    if isinstance(value, np.ndarray):
+        return value.dtype, value.shape, value.tobytes()
+    return value
 
 
 def _hash(*parts: Any) -> str:

@@ -111,8 +111,5 @@ def eventually(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
     until = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > until:
-            break
+            raise AssertionError(f"it did not happen within {timeout_s:g} s")
         waiting.wait(0.05)
-    else:
-        return
-    raise AssertionError(f"it did not happen within {timeout_s:g} s")

@@ -130,7 +130,7 @@ def test_code_of_an_older_source_is_removed(sources: Path) -> None:
 def test_a_constant_of_another_module_is_part_of_the_code() -> None:
     from infra.jit import _Files, compiled
 
-    def made(table: np.ndarray) -> str:
+    def made(table: np.ndarray) -> tuple[object, ...]:
         @compiled
         def look_up(i: int) -> float:
             return table[i]
