@@ -7,6 +7,7 @@ soon as it is assigned, and whoever owns it reads it with a client of its own.
 from __future__ import annotations
 
 import atexit
+import hashlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -94,9 +95,15 @@ class Membership:
         group: str,
         topics: Sequence[str],
         on_change: Callable[[Change], None] = lambda change: None,
+        *,
+        name: str = "",
         **settings: object,
     ) -> None:
-        """`settings` are librdkafka's, over MEMBER_SETTINGS."""
+        """`settings` are librdkafka's, over MEMBER_SETTINGS.
+
+        `name` is a member's across restarts (static membership, KIP-345): one that comes back within the
+        session timeout has its partitions again at once, and one of the same name that hangs is shut out.
+        """
         self._group = group
         self._on_change = on_change
         self._owned: dict[Partition, str] = {}  # with the member id under which it was gained
@@ -106,6 +113,7 @@ class Membership:
                 **MEMBER_SETTINGS,
                 **kafka_security.librdkafka(bootstrap),
                 "group.id": group,
+                **({"group.instance.id": _instance(name, topics)} if name else {}),
                 **settings,
             }
         )
@@ -248,6 +256,12 @@ class Membership:
         raised, self._raised = self._raised, None
         if raised is not None:
             raise raised
+
+
+def _instance(name: str, topics: Sequence[str]) -> str:
+    """Brokers give a member that comes back what it had, whatever it subscribes to now: with other topics
+    it has to be another member."""
+    return f"{name}-{hashlib.sha256(' '.join(sorted(topics)).encode()).hexdigest()[:8]}"
 
 
 def _keys(partitions: Sequence[TopicPartition]) -> frozenset[Partition]:

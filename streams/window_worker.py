@@ -55,8 +55,7 @@ class Owned:
 class WindowWorker:
     """One member of the group; `threads` partitions are worked on side by side.
 
-    `member` names it across restarts: one that comes back within the group's session timeout has its
-    partitions again at once, and one that hangs is shut out by it.
+    `member` names it across restarts (see Membership).
     """
 
     def __init__(
@@ -76,9 +75,8 @@ class WindowWorker:
         self._threads = threads or min(4, os.cpu_count() or 1)
         self._references = References(bootstrap, codec)
         self._reader = RecordReader(bootstrap)
-        static = {"group.instance.id": member} if member else {}
         self._membership = Membership(
-            bootstrap, group, sorted(self._tasks), self._changed, **static
+            bootstrap, group, sorted(self._tasks), self._changed, name=member
         )
         self._emitter: Emitter[Progress] = Emitter(log.LogWriter(bootstrap, codec))
         self._committed_at = 0.0

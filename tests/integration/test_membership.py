@@ -171,3 +171,35 @@ def test_what_the_callback_raises_comes_out_of_poll(cluster: Settings) -> None:
     with pytest.raises(ValueError, match="4097 bytes"):
         member.commit({(topic, 0): (1, "x" * (METADATA_BYTES + 1))})
     member.close()
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_member_that_comes_back_with_other_topics_has_those_and_no_others(
+    cluster: Settings, kept: bool
+) -> None:
+    before = topic_of_four(cluster, f"membership.before.{kept}")
+    after = topic_of_four(cluster, f"membership.after.{kept}")
+    group = f"membership-topics-{kept}"
+    with Membership(cluster.bootstrap, group, [before], name="one") as member:
+        eventually(lambda: owns(member, 4))
+    topics = [before, after] if kept else [after]
+    gained: set[tuple[str, int]] = set()
+    with Membership(
+        cluster.bootstrap, group, topics, lambda change: gained.update(change.gained), name="one"
+    ) as member:
+        eventually(lambda: owns(member, 4 * len(topics)), 30)
+    assert gained == {(topic, partition) for topic in topics for partition in range(4)}
+
+
+def test_a_member_that_comes_back_in_time_has_its_partitions_at_once(cluster: Settings) -> None:
+    topic, group = topic_of_four(cluster, "membership.named"), "membership-named"
+    with Membership(cluster.bootstrap, group, [topic], name="other") as other:
+        with Membership(cluster.bootstrap, group, [topic], name="one") as member:
+            eventually(lambda: owns(other, 2) and owns(member, 2))
+            mine = member.owned()
+        changes: list[Change] = []
+        with Membership(cluster.bootstrap, group, [topic], changes.append, name="one") as member:
+            eventually(lambda: owns(member, 2))
+            assert member.owned() == mine
+            assert changes == [Change(gained=frozenset(mine))]
+        assert owns(other, 2)
