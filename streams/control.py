@@ -30,7 +30,6 @@ from streams.recovery import CheckpointKeeper, state_hashes
 
 logger = structlog.get_logger()
 HASH_SECONDS = 5.0
-STALLED_SECONDS = 45.0
 QUEUED = 512
 """Records that wait to be reacted to, at most; as many are answered together."""
 LINGER_SECONDS = 0.25
@@ -61,7 +60,6 @@ class ControlPlane:
         self._keeper = CheckpointKeeper(bootstrap, checkpoints) if checkpoints else None
         self._meter = LagMeter(bootstrap, group)
         self._hashed_events = -1
-        self._moved_at = time.monotonic()
         self.app = faust.App(
             group,
             broker=[f"kafka://{address}" for address in bootstrap.split(",")],
@@ -85,7 +83,6 @@ class ControlPlane:
             self._processor(topic)
         self.app.task(self._work)
         self.app.timer(interval=HASH_SECONDS)(self._state_hashes)
-        self.app.timer(interval=5.0)(self._watchdog)
 
     def run(self) -> None:
         """Until SIGTERM or SIGINT."""
@@ -106,11 +103,11 @@ class ControlPlane:
         """Queue -> reactors -> log. What goes wrong ends the process: Faust would count records as done."""
         try:
             while True:
+                self._meter.observe(self._projector.offsets)
                 records = await self._come()
                 await self._answer(records)
                 for record in records:
                     record.ack()
-                self._moved_at = time.monotonic()
         except Exception:
             logger.exception("the control plane cannot go on")
             os._exit(1)
@@ -156,16 +153,3 @@ class ControlPlane:
         self._hashed_events = self._projector.events
         if self._keeper is not None:
             self._keeper.keep(self._projector)
-
-    async def _watchdog(self) -> None:
-        """Without progress while there is something to read: exit, and the supervisor starts anew."""
-        self._meter.observe(self._projector.offsets)
-        lag = 0
-        for tp in self.app.consumer.assignment():
-            high = self.app.consumer.highwater(tp)
-            lag += max(0, (high or 0) - self._projector.offsets.get((tp.topic, tp.partition), 0))
-        if lag == 0:
-            self._moved_at = time.monotonic()
-        elif time.monotonic() - self._moved_at > STALLED_SECONDS:
-            logger.error("no progress although there is something to read", lag=lag)
-            os._exit(1)

@@ -1,11 +1,12 @@
-"""How far a consumer is behind the log: in events, and in seconds of event time."""
+"""How far a consumer is behind the log: in events, and in seconds of event time. Ends one that hangs."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from functools import cache
 
@@ -27,6 +28,14 @@ STEPS_BACK = (1, 16, 256)
 KNOWN = 10_000
 """Looked-up times that are kept at most."""
 UNKNOWN = (float("nan"), float("nan"))
+STALLED_LOOKS = 45
+"""So many looks in a row without progress, though there is something to read: it hangs. Looks, not seconds: a
+process that was frozen has not hung."""
+
+
+def _end_process() -> None:
+    """The supervisor starts it anew."""
+    os._exit(1)  # what hangs would not let it end otherwise
 
 
 class LagMeter:
@@ -39,6 +48,9 @@ class LagMeter:
     The time of a record is its CloudEvents attribute `ce_time`, or Kafka's timestamp where it has none.
     Both records are looked up in the log: the consumer only says how far it is. NaN while no broker
     answers.
+
+    A consumer that has something to read and is where it was for STALLED_LOOKS looks in a row hangs:
+    `on_stalled` is called, which ends the process unless told otherwise.
     """
 
     def __init__(
@@ -47,9 +59,11 @@ class LagMeter:
         group: str,
         registry: CollectorRegistry = REGISTRY,
         interval_s: float = 1.0,
+        on_stalled: Callable[[], None] = _end_process,
     ) -> None:
         self._group = group
         self._interval_s = interval_s
+        self._on_stalled = on_stalled
         self._events, self._seconds = _gauges(registry)
         self._times = RecordTimes(bootstrap)
         self._positions: Offsets = {}
@@ -70,6 +84,8 @@ class LagMeter:
 
     def _run(self) -> None:
         shown: set[str] = set()
+        last: Offsets = {}
+        still = 0
         while not self._stop.wait(self._interval_s):
             with self._lock:
                 positions = self._positions
@@ -86,6 +102,12 @@ class LagMeter:
             for topic, (events, seconds) in measured.items():
                 self._events.labels(self._group, topic).set(events)
                 self._seconds.labels(self._group, topic).set(seconds)
+            behind = any(events > 0 for events, _ in measured.values())
+            still = still + 1 if behind and positions == last else 0
+            last = positions
+            if still == STALLED_LOOKS:
+                logger.error("no progress although there is something to read", group=self._group)
+                self._on_stalled()
         self._times.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
@@ -111,4 +112,20 @@ def test_lag_is_unknown_while_no_broker_answers() -> None:
         return value is not None and math.isnan(value)
 
     eventually(unknown)
+    meter.close()
+
+
+def test_a_consumer_that_hangs_is_told_from_one_that_works_or_has_nothing_to_do(
+    cluster: Settings,
+) -> None:
+    topic = create(cluster, "lag-stalled", 1)
+    fill(cluster, topic, 0, 30, stated=True)
+    stalled, registry = threading.Event(), CollectorRegistry()
+    meter = LagMeter(cluster.bootstrap, "lag-stalled", registry, 0.01, stalled.set)
+    meter.observe({(topic, 0): 30})
+    assert not stalled.wait(1.5)  # some hundred looks
+    for position in range(30):
+        meter.observe({(topic, 0): position})
+        assert not stalled.wait(0.05)
+    assert stalled.wait(30)  # at 29, with one more to read
     meter.close()
