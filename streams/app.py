@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import threading
 from collections.abc import Sequence
@@ -77,6 +78,7 @@ def run_worker(settings: Settings, tasks: Sequence[Task]) -> None:
     store = OnlineStore(settings.redis, tasks)
 
     def on_recovered() -> None:
+        _freeze()
         start_http_server(settings.port(18002), settings.metrics_host)
         threading.Thread(target=tell, daemon=True).start()
 
@@ -164,6 +166,7 @@ def run_windows(settings: Settings, tasks: Sequence[Task], name: str, base_port:
 
     threading.Thread(target=tell, daemon=True).start()
     start_http_server(settings.port(base_port), settings.metrics_host)
+    _freeze()
     try:
         worker.run(stop)
     finally:
@@ -197,4 +200,12 @@ def run_control(
     projector = recover(settings.bootstrap, codec, group, folds, checkpoints)
     start_http_server(settings.port(18003), settings.metrics_host)
     data = settings.home / "faust"
-    ControlPlane(settings.bootstrap, codec, group, projector, data, checkpoints).run()
+    control = ControlPlane(settings.bootstrap, codec, group, projector, data, checkpoints)
+    _freeze()
+    control.run()
+
+
+def _freeze() -> None:
+    """What lives from the start on is not looked through again: a full collection took 0.1 s."""
+    gc.collect()
+    gc.freeze()

@@ -30,6 +30,7 @@ from streams.recovery import CheckpointKeeper, state_hashes
 
 logger = structlog.get_logger()
 HASH_SECONDS = 5.0
+LAG_SECONDS = 5.0
 QUEUED = 512
 """Records that wait to be reacted to, at most; as many are answered together."""
 LINGER_SECONDS = 0.25
@@ -58,7 +59,7 @@ class ControlPlane:
         self._writer = LogWriter(bootstrap, codec)
         self._stopping = threading.Event()
         self._keeper = CheckpointKeeper(bootstrap, checkpoints) if checkpoints else None
-        self._meter = LagMeter(bootstrap, group)
+        self._meter = LagMeter(bootstrap, group, interval_s=LAG_SECONDS)
         self._hashed_events = -1
         self.app = faust.App(
             group,

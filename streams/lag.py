@@ -28,9 +28,8 @@ STEPS_BACK = (1, 16, 256)
 KNOWN = 10_000
 """Looked-up times that are kept at most."""
 UNKNOWN = (float("nan"), float("nan"))
-STALLED_LOOKS = 45
-"""So many looks in a row without progress, though there is something to read: it hangs. Looks, not seconds: a
-process that was frozen has not hung."""
+STALLED_SECONDS = 45.0
+"""So long without progress, though there is something to read: it hangs."""
 
 
 def _end_process() -> None:
@@ -49,8 +48,8 @@ class LagMeter:
     Both records are looked up in the log: the consumer only says how far it is. NaN while no broker
     answers.
 
-    A consumer that has something to read and is where it was for STALLED_LOOKS looks in a row hangs:
-    `on_stalled` is called, which ends the process unless told otherwise.
+    A consumer that has something to read and stays where it is for `patience_s` hangs: `on_stalled` is
+    called, which ends the process unless told otherwise.
     """
 
     def __init__(
@@ -60,10 +59,13 @@ class LagMeter:
         registry: CollectorRegistry = REGISTRY,
         interval_s: float = 1.0,
         on_stalled: Callable[[], None] = _end_process,
+        patience_s: float = STALLED_SECONDS,
     ) -> None:
         self._group = group
         self._interval_s = interval_s
         self._on_stalled = on_stalled
+        # Looks are counted, not seconds: a process that was frozen has not hung.
+        self._patience = round(patience_s / interval_s)
         self._events, self._seconds = _gauges(registry)
         self._times = RecordTimes(bootstrap)
         self._positions: Offsets = {}
@@ -105,7 +107,7 @@ class LagMeter:
             behind = any(events > 0 for events, _ in measured.values())
             still = still + 1 if behind and positions == last else 0
             last = positions
-            if still == STALLED_LOOKS:
+            if still == self._patience:
                 logger.error("no progress although there is something to read", group=self._group)
                 self._on_stalled()
         self._times.close()

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from confluent_kafka import Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from benchmarks.drift_windows import workload
@@ -81,8 +82,7 @@ def main() -> None:
     next(events_in(settings, codec, STATE_HASHES))  # the control plane is there
     wait_for_go()
     tell(worker)
-    scores = wait_for_scores(job, settings, task)
-    ended = now()
+    scores, ended = wait_for_scores(job, settings, task)
     wait_for_hashes(settings, task)
     began, worker_mb = map(float, stop(worker).split())
     stop(control)
@@ -214,23 +214,49 @@ def stop(process: subprocess.Popen[str]) -> str:
     return said[-1] if said else ""
 
 
-def wait_for_scores(job: Job, settings: Settings, task: Task) -> dict[tuple[str, int, str], float]:
-    """The newest score of each window and column, once these are about every event of the topic."""
+def wait_for_scores(
+    job: Job, settings: Settings, task: Task
+) -> tuple[dict[tuple[str, int, str], float], float]:
+    """The newest score of each window and column, once these are about every event of the topic; and when
+    the last of them came.
+
+    They are decoded only once all may be there: whoever looks shall not disturb.
+    """
     last_window = job.start_ms + (job.windows - 1) * job.window_ms
     newest: dict[tuple[str, int, str], tuple[int, int, float]] = {}
     codec = log.connect_codec(settings, [task])
-    for event in events_in(settings, codec, DRIFT_SCORES):
-        data = event.data
-        if data["window_start"] > last_window:
+    waiting: list[tuple[float, Message]] = []
+    for at, message in arrivals(settings, DRIFT_SCORES):
+        waiting.append((at, message))
+        if len(newest) + len(waiting) < job.expected:
             continue
-        key = data["model_version"], data["window_start"], data["feature"]
-        if data["revision"] >= newest.get(key, (-1,))[0]:
-            newest[key] = data["revision"], data["count"], data["psi"]
-        if len(newest) == job.expected:
-            counted = sum(count for _, count, _ in newest.values())
-            if counted == job.events * (len(job.features) + 1):
-                return {key: psi for key, (_, _, psi) in newest.items()}
+        for came, one in waiting:
+            event = log.decode(codec, one)
+            assert isinstance(event, Event)
+            data = event.data
+            if data["window_start"] > last_window:
+                continue
+            key = data["model_version"], data["window_start"], data["feature"]
+            if data["revision"] >= newest.get(key, (-1,))[0]:
+                newest[key] = data["revision"], data["count"], data["psi"]
+            if len(newest) == job.expected:
+                counted = sum(count for _, count, _ in newest.values())
+                if counted == job.events * (len(job.features) + 1):
+                    return {key: psi for key, (_, _, psi) in newest.items()}, came
+        waiting.clear()
     raise AssertionError
+
+
+def arrivals(settings: Settings, topic: str) -> Iterator[tuple[float, Message]]:
+    """The topic's records from its start on, each with the moment at which it came."""
+    consumer = log.make_consumer(settings.bootstrap)
+    partitions = log.partitions_of(consumer, [topic])
+    consumer.assign([TopicPartition(*key, 0) for key in partitions])
+    while True:
+        messages = consumer.consume(1, 0.2)
+        messages += consumer.consume(999, 0.001) if messages else []
+        at = now()
+        yield from ((at, message) for message in messages if message.error() is None)
 
 
 def wait_for_hashes(settings: Settings, task: Task) -> None:

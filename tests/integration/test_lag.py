@@ -121,7 +121,7 @@ def test_a_consumer_that_hangs_is_told_from_one_that_works_or_has_nothing_to_do(
     topic = create(cluster, "lag-stalled", 1)
     fill(cluster, topic, 0, 30, stated=True)
     stalled, registry = threading.Event(), CollectorRegistry()
-    meter = LagMeter(cluster.bootstrap, "lag-stalled", registry, 0.01, stalled.set)
+    meter = LagMeter(cluster.bootstrap, "lag-stalled", registry, 0.01, stalled.set, 0.45)
     meter.observe({(topic, 0): 30})
     assert not stalled.wait(1.5)  # some hundred looks
     for position in range(30):
