@@ -1,6 +1,6 @@
 """driftlog itself: a window worker and the control plane, as live, until every DriftScored is in the log.
 
-The control plane is up before the clock starts, with nothing to do: it reads no prediction.
+The control plane is up before the clock starts and has judged a window of long ago: its topics are in use.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any
 
 from confluent_kafka import Message, TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -79,7 +78,7 @@ def main() -> None:
         if process.stdout.readline() != "READY\n":
             raise SystemExit("a part did not get ready")
     tell(control)
-    next(events_in(settings, codec, STATE_HASHES))  # the control plane is there
+    next(arrivals(settings, DRIFT_SCORES))
     wait_for_go()
     tell(worker)
     scores, ended = wait_for_scores(job, settings, task)
@@ -91,7 +90,7 @@ def main() -> None:
 
 
 def part(job: Job, name: str) -> None:
-    """One service in a process of its own, warmed up before it says READY."""
+    """One service in a process of its own; the worker has said something before it says READY."""
     import threading
 
     settings, task = Settings.from_env(os.environ), task_of(job)
@@ -106,7 +105,7 @@ def part(job: Job, name: str) -> None:
         return
     from streams.window_worker import WindowWorker
 
-    warm_up(job, task, codec)
+    log.LogWriter(settings.bootstrap, codec).append(old_statements(job, settings, task, codec))
     done = threading.Event()
     worker = WindowWorker(settings.bootstrap, codec, [task], f"windows-{os.environ[RUN]}")
     thread = threading.Thread(target=worker.run, args=(done,))
@@ -125,8 +124,14 @@ def exit_when_told() -> None:
     os._exit(0)
 
 
-def warm_up(job: Job, task: Task, codec: Any) -> None:
-    """Compiled code is loaded; nothing of the topic is read."""
+def old_statements(job: Job, settings: Settings, task: Task, codec: Codec) -> list[Event]:
+    """What all partitions say of some rows of 1970; compiled code is loaded with it."""
+    said = [old_windows(job, task, codec, each) for each in range(settings.partitions)]
+    return [event for events in said for event in events]
+
+
+def old_windows(job: Job, task: Task, codec: Codec, partition: int) -> list[Event]:
+    """What one partition says of them."""
     from schemas.columnar import Records
     from streams.window_partition import WindowPartition
 
@@ -141,14 +146,17 @@ def warm_up(job: Job, task: Task, codec: Any) -> None:
         "features": features,
     }
     references = dict.fromkeys(job.models, job.reference)
-    run = WindowPartition(task, codec, 0, references)
+    run = WindowPartition(task, codec, partition, references)
+    said: list[Event] = []
     for time_ in (0, 1_000_000, 2_000_000):
         payload = codec.encode(
             Event(
                 job.topic, "PredictionMade", {**data, "event_id": str(time_), "event_time": time_}
             )
         )
-        run.take(Records.of(job.topic, 0, [payload] * 2_000, offset=range(time_, time_ + 2_000)))
+        offsets = range(time_, time_ + 2_000)
+        said += run.take(Records.of(job.topic, partition, [payload] * 2_000, offset=offsets))[0]
+    return said
 
 
 def registered(job: Job, task: Task, version: str) -> Event:
@@ -234,7 +242,7 @@ def wait_for_scores(
             event = log.decode(codec, one)
             assert isinstance(event, Event)
             data = event.data
-            if data["window_start"] > last_window:
+            if not job.start_ms <= data["window_start"] <= last_window:
                 continue
             key = data["model_version"], data["window_start"], data["feature"]
             if data["revision"] >= newest.get(key, (-1,))[0]:
