@@ -17,7 +17,7 @@ aiokafka has one fetch on its way to each broker, and what was just read is only
 one: with Faust's 1,500 ms a topic that is written to stands still beside one that is not.
 """
 FETCH_MIN_BYTES = 32_768
-"""What a broker waits for meanwhile: an answer for every few records costs both sides a fifth more work."""
+"""What a broker waits for meanwhile: an answer for every few records is work for both sides."""
 
 
 class Deliveries(Service):  # type: ignore[misc,unused-ignore]
