@@ -86,14 +86,17 @@ class ModelBins:
         slot: NDArray[np.int32],
     ) -> None:
         """Add each row to `tallies[slot]`; rows of slot -1 are left out."""
+        if not self.columns:
+            return
         mine = np.flatnonzero(slot >= 0)
         if len(mine) < len(slot):  # gathered once, not skipped in every column
             slot = slot[mine]
             data = {path: data[path].take(mine) for path in self._paths if path in data}
-        counts = np.zeros((len(tallies), self.bins), np.int64)
-        missing = np.zeros((len(tallies), len(self.columns)), np.int64)
-        sums = np.zeros((len(tallies), len(self.columns), 4), np.int64)
-        ranges = kernels.no_ranges(len(tallies) * len(self.columns)).reshape(*missing.shape, 2)
+        # Column by column: each one's part is contiguous, so the kernels are compiled once, for such arrays.
+        counts = [np.zeros((len(tallies), column.size), np.int64) for column in self.columns]
+        missing = np.zeros((len(self.columns), len(tallies)), np.int64)
+        sums = np.zeros((*missing.shape, 4), np.int64)
+        ranges = kernels.no_ranges(missing.size).reshape(*missing.shape, 2)
         more: Mapping[str, NDArray[np.float64]] = {}
         if self._derived:
             absent_column = np.full(len(slot), np.nan)
@@ -103,9 +106,8 @@ class ModelBins:
             )
         numeric: list[kernels.Column] = []
         for place, column in enumerate(self.columns):
-            bins = counts[:, column.begin : column.begin + column.size]
+            bins, absent = counts[place], missing[place]
             values = more.get(column.name, data.get(column.path))
-            absent = missing[:, place]
             wanted = "f" if column.categories is None else "i"
             if values is None or values.dtype.kind != wanted:
                 np.add.at(
@@ -114,18 +116,19 @@ class ModelBins:
             elif column.categories is None:
                 numeric.append(kernels.Column(values, column.edges, bins, absent))
                 kernels.add_moments(
-                    values, slot, column.center, column.scale, sums[:, place], ranges[:, place]
+                    values, slot, column.center, column.scale, sums[place], ranges[place]
                 )
             else:
                 lut = self._lut(column, texts[column.path])
                 kernels.tally(cast("Codes", values), lut, slot, bins, absent)
         kernels.accumulate(numeric, slot)
+        of_all = np.concatenate(counts, axis=1)
         for place, tally in enumerate(tallies):
-            tally.counts += counts[place]
-            tally.missing += missing[place]
-            tally.sums += sums[place]
-            np.minimum(tally.ranges[:, 0], ranges[place, :, 0], out=tally.ranges[:, 0])
-            np.maximum(tally.ranges[:, 1], ranges[place, :, 1], out=tally.ranges[:, 1])
+            tally.counts += of_all[place]
+            tally.missing += missing[:, place]
+            tally.sums += sums[:, place]
+            np.minimum(tally.ranges[:, 0], ranges[:, place, 0], out=tally.ranges[:, 0])
+            np.maximum(tally.ranges[:, 1], ranges[:, place, 1], out=tally.ranges[:, 1])
 
     def describe(self, tallies: Tallies) -> list[dict[str, Any]]:
         """`ColumnSketch`es of SketchTaken."""
