@@ -49,6 +49,23 @@ def test_the_work_is_measured_with_all_processes_and_the_preparation_is_not(
     assert not psutil.pid_exists(result["pid"])
 
 
+def test_memory_that_was_used_for_a_moment_counts_but_not_that_of_the_preparation(
+    tmp_path: Path,
+) -> None:
+    argv = program(
+        tmp_path,
+        """
+        import sys
+        del (big := [bytearray(b"1") * 300_000_000])[0]
+        print("READY", flush=True); input()
+        del (big := [bytearray(b"1") * 100_000_000])[0]
+        print("RESULT {}", flush=True); input()
+        """,
+    )
+    _, used = measure(argv, tmp_path / "log")
+    assert 100 < used.peak_mb < 200
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [
