@@ -35,7 +35,7 @@ QUEUED = 512
 """Records that wait to be reacted to, at most; as many are answered together."""
 LINGER_SECONDS = 0.25
 """So long an answer waits at most for more to answer with it."""
-QUIET_SECONDS = 0.02
+QUIET_SECONDS = 0.005
 """It waits no longer once nothing has come for so long."""
 
 
