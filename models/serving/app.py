@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import signal
 import time
@@ -18,6 +17,7 @@ import uvloop
 from aiokafka.errors import KafkaError
 from fastapi import FastAPI
 
+from infra import garbage
 from infra.settings import Settings
 from models.artifacts import ArtifactStore
 from models.personal.keystore import KeyStore
@@ -217,10 +217,7 @@ class _Server:
         metrics.log_up.set_function(lambda: log.problem is None)
         metrics.online_store_up.set_function(lambda: self.store.problem is None)
         logger.info("log connected", bootstrap=self.settings.bootstrap)
-        # What is in memory by now stays there. To look through it again took the collector 0.2 s, and every
-        # request under way with it, once a second under load.
-        gc.collect()
-        gc.freeze()
+        garbage.keep_what_lives()
 
     def _spool(self, log: KafkaLog, codec: Codec) -> SpooledLog:
         settings, metrics = self.settings, self.service.metrics
