@@ -52,6 +52,9 @@ SMALL_FOOTPRINT = {
     "num.io.threads": "4",
     "log.cleaner.dedupe.buffer.size": str(16 * 1024 * 1024),
     "log.segment.bytes": str(256 * 1024 * 1024),
+    # Enough for such a segment. The kernel reads ahead in an index that is written to for the first time,
+    # and zeroes what it reads: up to 8 MiB, of each of two files of a partition, with Kafka's own 10 MiB.
+    "log.index.size.max.bytes": str(1024 * 1024),
     "group.initial.rebalance.delay.ms": "0",
     "leader.imbalance.check.interval.seconds": "30",
 }

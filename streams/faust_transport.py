@@ -16,8 +16,6 @@ FETCH_WAIT_MS = 50
 aiokafka has one fetch on its way to each broker, and what was just read is only asked for again in the next
 one: with Faust's 1,500 ms a topic that is written to stands still beside one that is not.
 """
-FETCH_MIN_BYTES = 32_768
-"""What a broker waits for meanwhile: an answer for every few records is work for both sides."""
 
 
 class Deliveries(Service):  # type: ignore[misc,unused-ignore]
@@ -75,7 +73,6 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
     def _create_consumer(self, loop: asyncio.AbstractEventLoop) -> aiokafka.AIOKafkaConsumer:
         consumer = super()._create_consumer(loop)
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS  # read when it starts
-        consumer._fetch_min_bytes = FETCH_MIN_BYTES
         return consumer
 
 

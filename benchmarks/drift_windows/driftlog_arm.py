@@ -257,7 +257,7 @@ def wait_for_scores(
 
 def arrivals(settings: Settings, topic: str) -> Iterator[tuple[float, Message]]:
     """The topic's records from its start on, each with the moment at which it came."""
-    consumer = log.make_consumer(settings.bootstrap)
+    consumer = log.make_consumer(settings.bootstrap, **{"fetch.wait.max.ms": 500})
     partitions = log.partitions_of(consumer, [topic])
     consumer.assign([TopicPartition(*key, 0) for key in partitions])
     while True:
