@@ -197,11 +197,11 @@ def _categories(rows: int) -> Figures:
 
 
 def _moments(rows: int) -> Figures:
-    x, slot = _column(rows)[0], np.zeros(rows, np.int32)
+    x, sizes = _column(rows)[0], np.array([rows])
 
     def mine() -> Any:
         sums, ranges = np.zeros((1, 4), np.int64), kernels.no_ranges(1)
-        kernels.add_moments(x, slot, 0.0, 1.0, sums, ranges)
+        kernels.add_moments(x, sizes, 0.0, 1.0, sums, ranges)
         return np.array([*(kernels.mean_and_variance(sums[0], 0.0, 1.0) or ()), *ranges[0]])
 
     def peer() -> Any:
@@ -348,9 +348,7 @@ def _column(rows: int) -> tuple[Any, Any]:
 
 
 def _counted(x: Any, edges: Any, slot: Any, slots: int) -> Any:
-    counts, missing = np.zeros((slots, BINS), np.int64), np.zeros(slots, np.int64)
-    kernels.accumulate([kernels.Column(x, edges, counts, missing)], slot)
-    return counts
+    return kernels.histograms([x], [edges], slot, slots)[0][:, 0]
 
 
 def _same(mine: Any, theirs: Any) -> None:

@@ -93,10 +93,8 @@ def score_drift(
 
 def padded(histograms: Sequence[Sequence[int]], width: int) -> NDArray[np.int64]:
     """One row per histogram, filled up with zeros."""
-    made = np.zeros((len(histograms), width), np.int64)
-    for row, histogram in zip(made, histograms, strict=True):
-        row[: len(histogram)] = histogram
-    return made
+    rows = [[*histogram, *[0] * (width - len(histogram))] for histogram in histograms]
+    return np.array(rows, np.int64).reshape(len(rows), width)
 
 
 def _widened(counts: NDArray[np.int64], width: int) -> NDArray[np.int64]:

@@ -20,8 +20,10 @@ VERSIONS = 64
 class Placed:
     """Where the n rows of a batch belong; `s` slots, each a (version, window start) that has rows."""
 
-    slot: NDArray[np.int32]
-    """(n,) Slot of each row; -1: too late."""
+    order: Longs
+    """(m,) The rows of all slots, one slot after the other; those that are too late are left out."""
+    ends: Longs
+    """(s,) Where each slot's rows end there."""
     before: Longs
     """(n,) Stream time before each row (never falls)."""
     version: Longs
@@ -43,6 +45,11 @@ class Placed:
     too_late: int
     """Rows of the batch whose window had been forgotten."""
 
+    def rows_of(self, slot: int) -> Longs:
+        """In the order of the batch."""
+        end = int(self.ends[slot])
+        return self.order[end - int(self.rows[slot]) : end]
+
 
 def place(
     time: Longs, version: NDArray[np.int32], stream_time: int, width: int, grace: int, kept: int
@@ -51,15 +58,15 @@ def place(
 
     `stream_time` is the largest event time so far (-1: none).
     """
-    slot = np.empty(len(time), np.int32)
     before = np.empty(len(time), np.int64)
-    table, stream_time, too_late = _place(
-        time, version, stream_time, width, grace, kept, slot, before
+    order, ends, table, stream_time, too_late = _place(
+        time, version, stream_time, width, grace, kept, before
     )
     version_, start, rows, late, first, last_late, lost = table
     return Placed(
-        slot, before, version_, start, rows, late, first, last_late, lost, stream_time, too_late
-    )
+        order, ends, before, version_, start, rows, late, first, last_late, lost,
+        stream_time, too_late,
+    )  # fmt: skip
 
 
 @compiled
@@ -70,9 +77,9 @@ def _place(
     width: int,
     grace: int,
     kept: int,
-    slot: Any,
     before: Any,
 ) -> Any:
+    slot = np.empty(len(time), np.int32)  # of each row; -1: too late
     table = np.empty((7, 64), np.int64)
     heads = np.full(256, -1, np.int32)
     latest = np.full(VERSIONS, -1, np.int32)  # versions alternate, and each stays in its window
@@ -117,7 +124,16 @@ def _place(
                 table[3, at] += 1
                 table[5, at] = row
         stream_time = max(stream_time, now)
-    return table[:, :slots], stream_time, too_late
+    ends = np.zeros(slots, np.int64)
+    for at in range(1, slots):
+        ends[at] = ends[at - 1] + table[2, at - 1]
+    order = np.empty(len(time) - too_late, np.int64)
+    for row in range(len(time)):
+        at = slot[row]
+        if at >= 0:
+            order[ends[at]] = row
+            ends[at] += 1
+    return order, ends, table[:, :slots], stream_time, too_late
 
 
 @compiled

@@ -65,8 +65,6 @@ class ModelBins:
             )
             self.bins += size
         self._derived = derived.from_reference(reference)
-        inputs = [f"features.{name}" for name in self._derived.inputs] if self._derived else []
-        self._paths = {*inputs, *(column.path for column in self.columns)}
         self._luts: dict[str, NDArray[np.int32]] = {}
 
     def tallies(self) -> Tallies:
@@ -83,45 +81,41 @@ class ModelBins:
         tallies: Sequence[Tallies],
         data: Mapping[str, NDArray[Any]],
         texts: Texts,
-        slot: NDArray[np.int32],
+        rows: NDArray[np.int64],
+        sizes: NDArray[np.int64],
     ) -> None:
-        """Add each row to `tallies[slot]`; rows of slot -1 are left out."""
+        """Add `rows` of the columns, (m,), to the tallies: the first `sizes[0]` to the first, and so on.
+
+        sizes: (len(tallies),).
+        """
         if not self.columns:
             return
-        mine = np.flatnonzero(slot >= 0)
-        if len(mine) < len(slot):  # gathered once, not skipped in every column
-            slot = slot[mine]
-            data = {path: data[path].take(mine) for path in self._paths if path in data}
+        slot = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
         # Column by column: each one's part is contiguous, so the kernels are compiled once, for such arrays.
         counts = [np.zeros((len(tallies), column.size), np.int64) for column in self.columns]
         missing = np.zeros((len(self.columns), len(tallies)), np.int64)
         sums = np.zeros((*missing.shape, 4), np.int64)
         ranges = kernels.no_ranges(missing.size).reshape(*missing.shape, 2)
-        more: Mapping[str, NDArray[np.float64]] = {}
-        if self._derived:
-            absent_column = np.full(len(slot), np.nan)
-            names = self._derived.inputs
-            more = self._derived.columns(
-                {n: data.get(f"features.{n}", absent_column) for n in names}
-            )
-        numeric: list[kernels.Column] = []
+        more = self._more(data, rows)
+        stored: list[kernels.Column] = []
+        derived: list[kernels.Column] = []
         for place, column in enumerate(self.columns):
-            bins, absent = counts[place], missing[place]
-            values = more.get(column.name, data.get(column.path))
+            made = more.get(column.name)
+            values = data.get(column.path) if made is None else made
             wanted = "f" if column.categories is None else "i"
             if values is None or values.dtype.kind != wanted:
-                np.add.at(
-                    absent, slot[slot >= 0], 1
-                )  # the task no longer has it, or as another kind
+                missing[place] += sizes  # the task no longer has it, or as another kind
             elif column.categories is None:
-                numeric.append(kernels.Column(values, column.edges, bins, absent))
-                kernels.add_moments(
-                    values, slot, column.center, column.scale, sums[place], ranges[place]
-                )
+                about = column.edges, column.center, column.scale
+                into = counts[place], missing[place], sums[place], ranges[place]
+                (stored if made is None else derived).append(kernels.Column(values, *about, *into))
             else:
                 lut = self._lut(column, texts[column.path])
-                kernels.tally(cast("Codes", values), lut, slot, bins, absent)
-        kernels.accumulate(numeric, slot)
+                codes = cast("Codes", values.take(rows))
+                kernels.tally(codes, lut, slot, counts[place], missing[place])
+        kernels.accumulate(stored, rows, sizes)
+        if derived:
+            kernels.accumulate(derived, np.arange(len(rows)), sizes)
         of_all = np.concatenate(counts, axis=1)
         for place, tally in enumerate(tallies):
             tally.counts += of_all[place]
@@ -129,6 +123,18 @@ class ModelBins:
             tally.sums += sums[:, place]
             np.minimum(tally.ranges[:, 0], ranges[:, place, 0], out=tally.ranges[:, 0])
             np.maximum(tally.ranges[:, 1], ranges[:, place, 1], out=tally.ranges[:, 1])
+
+    def _more(
+        self, data: Mapping[str, NDArray[Any]], rows: NDArray[np.int64]
+    ) -> Mapping[str, NDArray[np.float64]]:
+        """The derived columns of these rows."""
+        if not self._derived:
+            return {}
+        absent = np.full(len(rows), np.nan)
+        found = {n: data.get(f"features.{n}") for n in self._derived.inputs}
+        return self._derived.columns(
+            {n: absent if values is None else values.take(rows) for n, values in found.items()}
+        )
 
     def describe(self, tallies: Tallies) -> list[dict[str, Any]]:
         """`ColumnSketch`es of SketchTaken."""

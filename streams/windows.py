@@ -196,12 +196,11 @@ class WindowFold:
         slots = np.flatnonzero(placed.version == code).tolist()
         if model is None:
             for slot in slots:
-                _keep(state, sketches[slot], columns, placed.slot == slot, code)
+                _keep(state, sketches[slot], columns, placed.rows_of(slot), code)
             return
-        to = np.full(len(placed.start) + 1, -1, np.int32)  # the last place is that of slot -1
-        to[slots] = np.arange(len(slots), dtype=np.int32)
         tallies = [_binned(state, sketches[slot], model, texts) for slot in slots]
-        model.add(tallies, columns.data, texts, to[placed.slot])
+        rows = np.concatenate([placed.rows_of(slot) for slot in slots])
+        model.add(tallies, columns.data, texts, rows, placed.rows[slots])
 
     def _name_causes(self, state: PartitionWindows, placed: Placed, name: Name) -> None:
         for (_, start), sketch in state.windows.items():
@@ -258,17 +257,17 @@ def _binned(state: PartitionWindows, sketch: Sketch, model: ModelBins, texts: Te
         sketch.tallies = model.tallies()
         for rows in sketch.pending:
             size = len(rows["event_time"])
-            model.add([sketch.tallies], rows, texts, np.zeros(size, np.int32))
+            model.add([sketch.tallies], rows, texts, np.arange(size), np.array([size]))
             state.pending -= size
         sketch.pending = []
     return sketch.tallies
 
 
 def _keep(
-    state: PartitionWindows, sketch: Sketch, columns: Columns, rows: NDArray[np.bool_], code: int
+    state: PartitionWindows, sketch: Sketch, columns: Columns, rows: NDArray[np.int64], code: int
 ) -> None:
     """The rows of one window wait for its bins; a version without a name waits in vain."""
-    count = int(rows.sum())
+    count = len(rows)
     if code < 0 or state.pending + count > MAX_PENDING_ROWS:
         state.unsummarised += count
         sketch.lost = True

@@ -14,10 +14,13 @@ from typing import Any
 import numpy as np
 
 from kernels import arrays, dispatch
+from kernels.cpu import columns as cpu_columns
 from kernels.cpu import distances as cpu_distances
 from kernels.cpu import histogram as cpu_histogram
+from kernels.cpu.columns import Rows
 from kernels.cpu.distances import Distances
 from kernels.cpu.histogram import Counts, Floats, Slots
+from kernels.cpu.moments import Ranges, Sums, add_moments, check_sizes
 from kernels.gpu import distances as gpu_distances
 from kernels.gpu import histogram as gpu_histogram
 from kernels.gpu.runtime import Buffer, Runtime
@@ -28,35 +31,39 @@ _ROWS = 4096
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a batch, (n,), its edges, and what it is counted into: (s, k + 1) and (s,)."""
+    """A column of a batch, (n,), what it is compared with, and what it is added to, of s slots."""
 
     x: Floats
     edges: Floats
+    center: float
+    scale: float
     counts: Counts
     missing: Counts
+    sums: Sums
+    ranges: Ranges
 
 
-def accumulate(columns: Sequence[Column], slot: Slots) -> None:
-    """Add the histograms of a batch's columns to their counts, in place; a device does all of them at once.
+def accumulate(columns: Sequence[Column], rows: Rows, sizes: Rows) -> None:
+    """Add histogram and moments of each column to its slots, in place; a device counts all of them at once.
 
-    slot: (n,), as in `kernels.cpu.histogram.accumulate`, and so are the errors. All columns have as many
-    slots.
+    rows: (m,), those of all slots, one slot after the other; sizes: (s,), how many each slot has. For the
+    rest, and for errors, see `kernels.cpu.columns.accumulate`.
     """
-    if not columns:
-        return
     device = dispatch.in_use()
-    if device is None or not device.wants("histogram", len(slot) * len(columns)):
+    if device is None or not device.wants("histogram", len(rows) * len(columns)):
         dispatch.count("histogram")
         for c in columns:
-            cpu_histogram.accumulate(c.x, c.edges, slot, c.counts, c.missing)
+            about = c.center, c.scale, c.counts, c.missing, c.sums, c.ranges
+            cpu_columns.accumulate(c.x, rows, sizes, c.edges, *about)
         return
-    for c in columns:
-        cpu_histogram.check_shapes("edges", len(c.edges) + 1, len(c.x), slot, c.counts, c.missing)
-    slots = len(columns[0].missing)
-    more, absent = histograms([c.x for c in columns], [c.edges for c in columns], slot, slots)
+    check_sizes(sizes, len(rows), len(sizes))
+    slot = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
+    taken = [c.x.take(rows) for c in columns]
+    more, absent = histograms(taken, [c.edges for c in columns], slot, len(sizes))
     for place, c in enumerate(columns):
         np.add(c.counts, more[:, place, : len(c.edges) + 1], out=c.counts)
         np.add(c.missing, absent[:, place], out=c.missing)
+        add_moments(taken[place], sizes, c.center, c.scale, c.sums, c.ranges)
 
 
 def histograms(

@@ -32,28 +32,41 @@ MAX_EDGES = (1 << LEVELS[-1]) - 1
 @compiled
 def _accumulate(x: Any, edges: Any, slot: Any, counts: Any, missing: Any) -> int:
     """1 if a slot is too large, else 0. Bin len(edges) + 1 is the missing."""
+    padded, cells = prepared(edges, len(x))
+    bins = np.empty(ROWS, np.int32)
+    ways = np.empty((WAYS, len(edges) + 2), np.int64)
+    for start in range(0, len(x), ROWS):
+        values, rows = x[start : start + ROWS], slot[start : start + ROWS]
+        find_bins(values, len(edges), padded, cells, bins)
+        if _count(bins, rows, ways, counts, missing):
+            return 1
+    return 0
+
+
+@compiled
+def prepared(edges: Any, n: int) -> Any:
+    """What `find_bins` looks n values up in: the edges, followed by NaNs, and a grid or nothing."""
     k = len(edges)
     cells = np.empty(0, np.int32)
-    if k > 1 and len(x) >= CELLS:
+    if k > 1 and n >= CELLS:
         cells = _grid(edges)
     gridded = len(cells) > 0
     padded = np.full(k + 1 if gridded else 1 << (5 if k < 32 else 8 if k < 256 else 16), np.nan)
     padded[:k] = edges
-    bins = np.empty(ROWS, np.int32)
-    ways = np.empty((WAYS, k + 2), np.int64)
-    for start in range(0, len(x), ROWS):
-        values, rows = x[start : start + ROWS], slot[start : start + ROWS]
-        if gridded:
-            _bins_by_grid(values, padded, cells, bins)
-        elif k < 32:
-            _bins_by_search_5(values, padded, k, bins)
-        elif k < 256:
-            _bins_by_search_8(values, padded, k, bins)
-        else:
-            _bins_by_search_16(values, padded, k, bins)
-        if _count(bins, rows, ways, counts, missing):
-            return 1
-    return 0
+    return padded, cells
+
+
+@compiled
+def find_bins(values: Any, k: int, padded: Any, cells: Any, bins: Any) -> None:
+    """The bin of each value among `k` edges, k + 1 being that of the missing."""
+    if len(cells) > 0:
+        _bins_by_grid(values, padded, cells, bins)
+    elif k < 32:
+        _bins_by_search_5(values, padded, k, bins)
+    elif k < 256:
+        _bins_by_search_8(values, padded, k, bins)
+    else:
+        _bins_by_search_16(values, padded, k, bins)
 
 
 @compiled
@@ -128,9 +141,9 @@ def _count(bins: Any, slot: Any, ways: Any, counts: Any, missing: Any) -> int:
     low = high = slot[0]
     for i in range(len(slot)):
         low, high = min(low, slot[i]), max(high, slot[i])
-    absent = ways.shape[1] - 1
     if high >= len(missing):
         return 1
+    absent = ways.shape[1] - 1
     if low < high:
         for i in range(len(slot)):
             row, at = slot[i], bins[i]
@@ -140,14 +153,21 @@ def _count(bins: Any, slot: Any, ways: Any, counts: Any, missing: Any) -> int:
                 else:
                     counts[row, at] += 1
     elif low >= 0:
-        ways[:] = 0
-        for i in range(len(slot)):
-            ways[i & (WAYS - 1), bins[i]] += 1
-        for way in range(WAYS):
-            for at in range(absent):
-                counts[low, at] += ways[way, at]
-            missing[low] += ways[way, absent]
+        count_in_one(bins[: len(slot)], ways, counts[low], missing[low : low + 1])
     return 0
+
+
+@compiled
+def count_in_one(bins: Any, ways: Any, counts: Any, missing: Any) -> None:
+    """Bins of values that belong to one slot, whose counts, (k + 1,), and missing, (1,), are given."""
+    absent = ways.shape[1] - 1
+    ways[:] = 0
+    for i in range(len(bins)):
+        ways[i & (WAYS - 1), bins[i]] += 1
+    for way in range(WAYS):
+        for at in range(absent):
+            counts[at] += ways[way, at]
+        missing[0] += ways[way, absent]
 
 
 def accumulate(x: Floats, edges: Floats, slot: Slots, counts: Counts, missing: Counts) -> None:

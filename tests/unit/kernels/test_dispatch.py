@@ -68,15 +68,27 @@ def test_the_one_call_goes_to_the_device_and_gives_the_same(in_use: kernels.Devi
     x, slot = columns(3000, seed=5), np.zeros(3000, np.int32)
     before = kernels.used().get("histogram", {})
     counts, missing = kernels.histograms(x, EDGES, slot, 1)
-    single, absent = np.full((1, 20), 7), np.zeros(1, np.int64)
-    kernels.accumulate([kernels.Column(x[0], EDGES[0], single, absent)], slot)
-    assert np.array_equal(single - 7, counts[:, 0]) and absent[0] == missing[0, 0] > 0
+    there = summed(x[0])
+    assert np.array_equal(there.counts - 7, counts[:, 0])
+    assert there.missing[0] == missing[0, 0] > 0
     kernels.use(None)
+    here = summed(x[0])
+    for name in ("counts", "missing", "sums", "ranges"):
+        assert getattr(there, name).tobytes() == getattr(here, name).tobytes(), name
     for mine, theirs in zip((counts, missing), kernels.histograms(x, EDGES, slot, 1), strict=True):
         assert np.array_equal(mine, theirs)
     after = kernels.used()["histogram"]
     assert after["emulator"] - before.get("emulator", 0) == 2
-    assert after["cpu"] - before.get("cpu", 0) == 1
+    assert after["cpu"] - before.get("cpu", 0) == 2
+
+
+def summed(x: np.ndarray) -> kernels.Column:
+    """Histogram and moments of a column, from counts of 7 on."""
+    counts, missing = np.full((1, 20), 7), np.zeros(1, np.int64)
+    moments = np.zeros((1, 4), np.int64), kernels.no_ranges(1)
+    column = kernels.Column(x, EDGES[0], 0.0, 1.0, counts, missing, *moments)
+    kernels.accumulate([column], np.arange(len(x)), np.array([len(x)]))
+    return column
 
 
 def test_small_calls_stay_here(emulator: Runtime) -> None:

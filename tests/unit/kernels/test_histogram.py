@@ -144,13 +144,15 @@ def test_where_a_batch_ends_changes_no_bit_of_the_moments(seed: int, step: int) 
     rng = np.random.default_rng(seed)
     x = rng.lognormal(3, 2, 700)
     x[rng.random(700) < 0.1] = rng.choice([np.nan, np.inf, -np.inf])
-    slot = rng.integers(-1, 3, 700).astype(np.int32)
+    slot = rng.integers(-1, 3, 700)
     whole, parts = kernels.no_ranges(3), kernels.no_ranges(3)
     sums, part_sums = np.zeros((3, 4), np.int64), np.zeros((3, 4), np.int64)
-    kernels.add_moments(x, slot, 5.0, 100.0, sums, whole)
+    rows, sizes = by_slot(slot, 3)
+    kernels.add_moments(x[rows], sizes, 5.0, 100.0, sums, whole)
     for at in range(0, 700, step):
-        rows = slice(at, at + step)
-        kernels.add_moments(x[rows][::-1], slot[rows][::-1], 5.0, 100.0, part_sums, parts)
+        rows, sizes = by_slot(slot[at : at + step][::-1], 3)
+        part = x[at : at + step][::-1][rows]
+        kernels.add_moments(part, sizes, 5.0, 100.0, part_sums, parts)
     assert whole.tobytes() == parts.tobytes()
     assert sums.tobytes() == part_sums.tobytes()
     for row in range(3):
@@ -160,5 +162,57 @@ def test_where_a_batch_ends_changes_no_bit_of_the_moments(seed: int, step: int) 
         assert mean == pytest.approx(finite.mean(), rel=1e-4, abs=1e-4)
         assert variance == pytest.approx(finite.var(), rel=1e-4)
         assert whole[row].tolist() == [mine.min(), mine.max()]
-    with pytest.raises(IndexError):
-        kernels.add_moments(x, slot, 5.0, 100.0, sums[:2], whole[:2])
+    with pytest.raises(ValueError, match="rows in 2 slots cannot be"):
+        kernels.add_moments(part, sizes, 5.0, 100.0, sums[:2], whole[:2])
+
+
+def by_slot(slot: np.ndarray, slots: int) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of all slots, one slot after the other, and how many each has."""
+    rows = [np.flatnonzero(slot == at) for at in range(slots)]
+    return np.concatenate(rows), np.array([len(each) for each in rows])
+
+
+@pytest.mark.parametrize("zeros", [(0.0, -0.0), (-0.0, 0.0), (-0.0,)])
+def test_whichever_zero_comes_first_the_range_has_the_same_bits(zeros: tuple) -> None:
+    x = np.array([*zeros, np.nan, np.nan])
+    sums, ranges = np.zeros((2, 4), np.int64), kernels.no_ranges(2)
+    kernels.add_moments(x, np.array([len(zeros), 2]), 0.0, 1.0, sums, ranges)
+    assert ranges[0].tobytes() == np.zeros(2).tobytes()
+    assert ranges[1].tolist() == [np.inf, -np.inf]
+    assert sums.tolist() == [[len(zeros), 0, 0, 0], [0, 0, 0, 0]]
+
+
+@settings(max_examples=100, deadline=None)
+@given(batches())
+def test_one_pass_gives_the_histogram_and_the_moments_of_the_rows_asked_for(batch: tuple) -> None:
+    x, edges, slot, slots = batch
+    column = empty_column(x, edges, slots)
+    rows, sizes = by_slot(slot, slots)
+    kernels.accumulate([column, column], rows, sizes)  # twice the same
+    counts, missing = expected(x, edges, slot, slots)
+    sums, ranges = np.zeros((slots, 4), np.int64), kernels.no_ranges(slots)
+    kernels.add_moments(x[rows], sizes, column.center, column.scale, sums, ranges)
+    assert np.array_equal(column.counts, 2 * counts)
+    assert np.array_equal(column.missing, 2 * missing)
+    assert np.array_equal(column.sums, 2 * sums)
+    assert column.ranges.tobytes() == ranges.tobytes()
+
+
+def test_rows_that_are_not_there_are_refused() -> None:
+    column = empty_column(np.zeros(3), np.array([1.0, 2.0]), 1)
+    for rows in ([0, 3], [-1, 0]):
+        with pytest.raises(IndexError, match="of 3"):
+            kernels.accumulate([column], np.array(rows), np.array([2]))
+    for sizes in ([1], [2, 0], [3, -1], []):
+        with pytest.raises(ValueError, match="2 rows in 1 slots cannot be"):
+            kernels.accumulate([column], np.array([0, 1]), np.array(sizes, np.int64))
+    many = np.arange(MAX_EDGES + 1.0)
+    with pytest.raises(ValueError, match="edges; 65535 are the most"):
+        kernels.accumulate([empty_column(many, many, 1)], np.array([0]), np.array([1]))
+    assert not column.counts.any()
+
+
+def empty_column(x: np.ndarray, edges: np.ndarray, slots: int) -> kernels.Column:
+    counts, missing = np.zeros((slots, len(edges) + 1), np.int64), np.zeros(slots, np.int64)
+    moments = np.zeros((slots, 4), np.int64), kernels.no_ranges(slots)
+    return kernels.Column(x, edges, 1.0, 50.0, counts, missing, *moments)

@@ -6,6 +6,7 @@ import os
 import struct
 from collections import deque
 from dataclasses import dataclass, field
+from random import Random
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from infra.jit import compiled
 from schemas.columnar.records import Records
 from streams.batches import BadBatch, Chunk, answers, chunk, take
 from streams.buffers import Buffers
-from streams.checksum import crc32c, next_word, word_by_tables
+from streams.checksum import LANE, crc32c, next_word, word_by_tables
 
 CODECS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
 APPEND_TIME, TRANSACTIONAL, CONTROL = 0x08, 0x10, 0x20
@@ -292,6 +293,18 @@ def test_an_answer_of_two_partitions_and_one_that_is_cut() -> None:
 
 @given(st.binary(max_size=300))
 def test_checksums_are_those_of_the_other_library(data: bytes) -> None:
+    same_checksum(data)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(1, 3), st.integers(-1, 9), st.randoms(use_true_random=False))
+def test_so_are_those_of_long_batches_which_are_summed_in_three_lanes(
+    blocks: int, more: int, random: Random
+) -> None:
+    same_checksum(random.randbytes(blocks * 3 * LANE + more))
+
+
+def same_checksum(data: bytes) -> None:
     held = np.frombuffer(data + b"\0", np.uint8)
     assert crc32c(held.ctypes.data, len(data)) == calc_crc32c(data)
 

@@ -59,7 +59,7 @@ def drifted(found: Any) -> dict[str, bool]:
     model = ModelBins(BUILT)
     tallies = model.tallies()
     data = {"features.text": found, "features.age": np.full(len(found), 0.5)}
-    model.add([tallies], data, {}, np.zeros(len(found), np.int32))
+    model.add([tallies], data, {}, np.arange(len(found)), np.array([len(found)]))
     sketches = {sketch["name"]: sketch for sketch in model.describe(tallies)}
     answers = {}
     for column in BUILT:
@@ -145,7 +145,8 @@ def test_a_category_that_became_text_counts_as_missing() -> None:
     )
     model = ModelBins(built)
     tallies = model.tallies()
-    model.add([tallies], {"features.text": np.array(["a", "b"], object)}, {}, np.zeros(2, np.int32))
+    texts_ = {"features.text": np.array(["a", "b"], object)}
+    model.add([tallies], texts_, {}, np.arange(2), np.array([2]))
     assert tallies.missing[0] == 2
 
 
