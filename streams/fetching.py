@@ -40,8 +40,9 @@ PACE_S, SMALL_BYTES = 0.01, 1 << 16
 they bring."""
 ALL_BYTES = 1 << 26
 """What all partitions of a reader may have waiting for them."""
-ANSWER_BYTES = 7 << 20
-"""Of all partitions together in one answer, unless one batch has more."""
+ANSWER_BYTES = 4_000_000
+"""Of all partitions together in one answer, unless one batch has more. With what is said around it, it fits
+into a block of 4 MiB: memory that is used for the first time costs more than another question."""
 KEPT_SHARE = 3
 """What is less than this part of an answer is copied: it would keep the whole of it in memory."""
 PATIENCE_S = 10.0

@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 
 from schemas.columnar.records import Records
-from streams.fetching import FetchClient, OffsetGone, OpenPartition
+from streams.fetching import ANSWER_BYTES, FetchClient, OffsetGone, OpenPartition
 from streams.log import QUIET_SECONDS, LogUnavailable, Partition
 
 __all__ = ["FETCH_BYTES", "QUEUE_BYTES", "OffsetGone", "RecordReader", "read_records"]
 
 
-FETCH_BYTES = 1 << 22
-QUEUE_BYTES = 1 << 22
+FETCH_BYTES = ANSWER_BYTES
+QUEUE_BYTES = 1 << 21
 
 
 class RecordReader:
