@@ -95,6 +95,7 @@ CONTENDERS = (
         FRAMEWORK,
         "peers.bytewax_flow",
         ("bytewax==0.21.1", "confluent-kafka", "fastavro", "numpy"),
+        runs=3,
         slice_events=200_000,
         quick=False,
     ),

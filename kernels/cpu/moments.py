@@ -87,7 +87,7 @@ def add_sums(values: Any, factor: float, center: float, sums: Any) -> None:
 
 @compiled
 def add_range(values: Any, bounds: Any) -> None:
-    """So is this, by the values' bits: they order like integers once those below zero are turned over."""
+    """Values of one slot, by their bits: these order like integers once those below zero are turned over."""
     bits = values.view(np.int64)
     least, greatest = _MOST, ~_MOST
     for i in range(len(values)):
