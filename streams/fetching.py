@@ -95,6 +95,7 @@ class OpenPartition:
     waiting: int = 0  # bytes of the chunks
     failure: Exception | None = None
     leader: int | None = None
+    sought: bool = False  # its leader, at least once
     heard: float = field(default_factory=time.monotonic)
     fed: float = 0.0
     lock: threading.Lock = field(default_factory=threading.Lock)  # held by who polls
@@ -340,9 +341,9 @@ class FetchClient:
                     for part in lost:
                         part.fail(error)
                     self._news.set()
-                await asyncio.sleep(
-                    BACKOFF_S
-                )  # also where all are found: it may be the dead one still
+                for part in lost:
+                    part.sought = True
+                await self._back_off()
         except Exception as error:  # whoever polls must hear of it
             for part in self._open():
                 part.fail(error)
@@ -353,6 +354,14 @@ class FetchClient:
             await asyncio.gather(*self._tasks, return_exceptions=True)
             if self._informer is not None:
                 self._informer.close()
+
+    async def _back_off(self) -> None:
+        """Also where all were found: a leader may be the dead one still. What is new does not wait for it."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(BACKOFF_S):
+                while all(part.sought for part in self._open()):
+                    self._lookup.clear()
+                    await self._lookup.wait()
 
     async def _find(self, lost: list[OpenPartition]) -> None:
         known = await self._metadata(sorted({part.topic for part in lost}))
