@@ -55,7 +55,8 @@ class Owned:
 class WindowWorker:
     """One member of the group; `threads` partitions are worked on side by side.
 
-    `member` names it across restarts (see Membership).
+    By default half as many as there are cores, four at most: reading takes a core, too, and threads that wait
+    for the interpreter lock cost more than they bring. `member` names it across restarts (see Membership).
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class WindowWorker:
         self._codec = codec
         self._tasks = {predictions_topic(task.name): task for task in tasks}
         self._on_bad = on_bad
-        self._threads = threads or min(4, os.cpu_count() or 1)
+        self._threads = threads or max(1, min(4, (os.cpu_count() or 1) // 2))
         self._references = References(bootstrap, codec)
         self._reader = RecordReader(bootstrap)
         self._membership = Membership(
