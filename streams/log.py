@@ -35,8 +35,10 @@ Partition = tuple[str, int]
 T = TypeVar("T")
 QUIET_SECONDS = 60
 ELECTION_SECONDS = 15.0
-AHEAD = 5_000
+AHEAD = 8_000
 """So many queued events of one partition are enough while others are waited for."""
+NOT_FAR_AHEAD = 6_000
+"""With so many left it is read on: librdkafka notices half a second late, and the rest must last as long."""
 ELECTING = (
     KafkaError.OFFSET_NOT_AVAILABLE,
     KafkaError.LEADER_NOT_AVAILABLE,
@@ -374,7 +376,7 @@ class Balance:
         """Call it after each poll."""
         queued = {key: self._merger.queued(key) for key in self._partitions}
         ahead = {key for key, count in queued.items() if count > AHEAD} - self._paused
-        level = {key for key in self._paused if queued[key] < AHEAD // 4}
+        level = {key for key in self._paused if queued[key] < NOT_FAR_AHEAD}
         if ahead:
             self._consumer.pause([TopicPartition(*key) for key in ahead])
         if level:

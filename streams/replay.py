@@ -11,6 +11,7 @@ from confluent_kafka import KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 
 from infra import kafka_security
+from infra.garbage import seldom_collected
 from schemas.catalogue import STATE_HASHES
 from schemas.codec import Codec
 from schemas.event import Event
@@ -94,15 +95,16 @@ def rebuild(
     on_start(projector)
     start = dict(projector.offsets)
     batch: list[Event] = []
-    for event in log.read(
-        bootstrap, codec, projector.topics, to=to, start=start, on_progress=on_progress
-    ):
-        if keep is None or keep(event):
-            batch.append(event)
-        if len(batch) == BATCH:
-            projector.feed(batch)
-            batch.clear()
-    projector.feed(batch)
+    with seldom_collected():
+        for event in log.read(
+            bootstrap, codec, projector.topics, to=to, start=start, on_progress=on_progress
+        ):
+            if keep is None or keep(event):
+                batch.append(event)
+            if len(batch) == BATCH:
+                projector.feed(batch)
+                batch.clear()
+        projector.feed(batch)
     return projector
 
 

@@ -155,3 +155,6 @@ def test_the_watermark_waits_for_the_slowest_but_not_for_the_idle() -> None:
     assert mark.low(2, idle_ms=100) == 900
     mark.see(1, 950)
     assert mark.low(2, idle_ms=100) == 950
+    mark.see(2, 1_010)  # a partition that nobody asks for counts for how far time is
+    assert mark.low(2, idle_ms=100) == 950
+    assert mark.low(2, idle_ms=20) == 990
