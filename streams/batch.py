@@ -99,8 +99,7 @@ def run(
 
 def _poll(consumer: Consumer, codec: Codec, merger: Merger, ends: log.Offsets) -> None:
     """Queue what arrived; `ends` gets the end offset of each partition that was read to its end."""
-    messages = consumer.consume(1, timeout=0.1)  # hands on the first at once, with what came along
-    messages += consumer.consume(999, timeout=0.001) if messages else []
+    messages = log.poll_batch(consumer, 1_000, 0.1)
     for message in messages:
         key = str(message.topic()), message.partition() or 0
         error = message.error()

@@ -310,7 +310,7 @@ def read(
         balance = Balance(consumer, reading.merger, reading.open)
         quiet_since = time.monotonic()
         while reading.open:
-            messages = consumer.consume(2_000, timeout=0.2)
+            messages = poll_batch(consumer, 2_000, 0.2)
             if messages:
                 quiet_since = time.monotonic()
             elif time.monotonic() - quiet_since > QUIET_SECONDS:
@@ -356,11 +356,16 @@ def follow(
         begins = dict.fromkeys(partitions, 0) if from_start else end_offsets(consumer, partitions)
         consumer.assign([TopicPartition(*key, offset) for key, offset in begins.items()])
         while True:
-            messages = consumer.consume(1, wait_s)
-            messages += consumer.consume(999, 0.001) if messages else []
+            messages = poll_batch(consumer, 1_000, wait_s)
             yield [decode(codec, m) for m in messages if m.error() is None]
     finally:
         consumer.close()
+
+
+def poll_batch(consumer: Consumer, most: int, wait_s: float) -> list[Message]:
+    """What has come; waits for the first only, where `consume` would wait for as many as it is asked for."""
+    first = consumer.consume(1, wait_s)
+    return first + consumer.consume(most - 1, 0.001) if first else []
 
 
 class Balance:
