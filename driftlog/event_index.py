@@ -192,8 +192,7 @@ class RecordReader:
         left = {key: set(offsets) for key, offsets in wanted.items()}
         quiet_since = time.monotonic()
         while left:
-            messages = self._consumer.consume(1, 0.5)
-            messages += self._consumer.consume(999, 0.001) if messages else []
+            messages = log.poll_batch(self._consumer, 1_000, 0.5)
             if messages:
                 quiet_since = time.monotonic()
             elif time.monotonic() - quiet_since > log.QUIET_SECONDS:

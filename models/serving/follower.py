@@ -13,7 +13,7 @@ from schemas.codec import Codec
 from schemas.errors import RegistryUnavailable, UndecodableEvent
 from schemas.event import Event, Position
 from streams.fold import Projector
-from streams.log import make_consumer
+from streams.log import make_consumer, poll_batch
 
 logger = structlog.get_logger()
 
@@ -80,7 +80,7 @@ class Follower:
     def _poll(self, consumer: Consumer) -> _Read:
         """Runs in a thread. Raises KafkaException, or RegistryUnavailable if the codec cannot ask it."""
         read = _Read()
-        for message in consumer.consume(1_000, timeout=POLL_S):
+        for message in poll_batch(consumer, 1_000, POLL_S):
             error = message.error()
             at = Position(str(message.topic()), message.partition() or 0, message.offset() or 0)
             if error is not None:

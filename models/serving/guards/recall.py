@@ -13,7 +13,7 @@ from models.serving.guards.once import pinned
 from schemas.codec import Codec
 from schemas.errors import UndecodableEvent
 from schemas.event import Event, Position
-from streams.log import LogUnavailable, end_offsets, make_consumer, partitions_of
+from streams.log import LogUnavailable, end_offsets, make_consumer, partitions_of, poll_batch
 
 EARLIER_MS = 5_000
 """Replicas' clocks may differ by so much."""
@@ -90,7 +90,7 @@ class Recall:
             while open_ and len(found) < len(wanted):
                 if time.monotonic() > deadline:
                     raise LogUnavailable("what was logged before could not be read in time")
-                for message in consumer.consume(1_000, timeout=0.2):
+                for message in poll_batch(consumer, 1_000, 0.2):
                     key = str(message.topic()), message.partition() or 0
                     if message.error() is not None:
                         if key in open_ and _at_end(message):
