@@ -24,12 +24,13 @@ INFERS = {"/v2/models/{name}/infer", "/v2/models/{name}/versions/{version}/infer
 @SCHEMA.parametrize()
 @settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_the_service_does_what_its_openapi_says(case: Case) -> None:
-    before = len(LOG.events)
+    earlier = {event.id for event in LOG.events}
     response = case.call()
     # A schema cannot say that ids differ, that no time lies ahead, that each feature has its tensor.
     case.validate_response(response, excluded_checks=[positive_data_acceptance])
-    logged = [event.id for event in LOG.events[before:]]
-    said = answered(case, response)
+    logged = [event.id for event in LOG.events if event.id not in earlier]
+    # A repeat is answered from the log: which ids an earlier example used depends on what ran before.
+    said = [one for one in answered(case, response) if one not in earlier]
     assert len(said) == len(logged)
     assert all(one in (None, known) for one, known in zip(said, logged, strict=True))
 
